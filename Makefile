@@ -1,0 +1,38 @@
+# The course, its tests and its upkeep. `make help` lists the targets.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup course test lab verify lint bench full readme clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed  ## make .venv with everything the course needs
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: $(PYTHON) not found; install Python 3.11, or name yours: make PYTHON=python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
+	@touch $@
+
+course: setup  ## run all notebooks end to end on the embedded data, into output/
+	$(BIN)/patchcore-course run --profile default --output output
+
+test: setup  ## run every test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/patchcore-course verify
+	$(BIN)/python -m pytest -m "not slow and not network"
+
+lab: setup  ## open the course in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+verify: setup  ## check that every notebook keeps the form of a lesson
+	$(BIN)/patchcore-course verify
+
+clean:  ## remove what runs have written
+	rm -rf output .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,129 @@
+"""Feature maps kept on disk, so that the same images pass through the same backbone once."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .backbones import sha256_of
+from .errors import CourseError
+from .files import cache_folder, sha256
+from .images import read_image
+
+
+def fingerprint(item):
+    """What identifies an image's content: the hash of its file, or of its pixels.
+
+    Parameters
+    ----------
+    item : sample, path, PIL image or uint8 array
+    """
+    if hasattr(item, "fingerprint"):
+        return item.fingerprint()
+    path = getattr(item, "image", item)
+    if isinstance(path, (str, Path)):
+        if not Path(path).is_file():
+            raise CourseError(f"{path}: no such image file")
+        return sha256_of(path)
+    image = read_image(item)
+    return sha256(str(image.size), image.tobytes())
+
+
+class FeatureCache:
+    """Feature maps of lists of images, one ``.npy`` file per layer, read as memory maps.
+
+    An entry's name is the hash of the images' content, the backbone, its weights, layers and
+    normalisation, the image size and the precision: whatever changes, misses. Files are written
+    under a temporary name and renamed when they are whole, so neither a kill nor a second process
+    can leave half an entry. bfloat16 maps are stored as their 16-bit patterns.
+
+    Parameters
+    ----------
+    folder : path, optional
+        ``~/.cache/patchcore_helpers/features`` by default, or below `PATCHCORE_CACHE`.
+    """
+
+    def __init__(self, folder=None):
+        self.folder = Path(folder) if folder else cache_folder("features")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CourseError(
+                f"cache folder {self.folder}: {error.strerror}; name another"
+            ) from None
+
+    @classmethod
+    def of(cls, cache):
+        """A cache from PatchCore's parameter: None or False for none, True for the usual folder."""
+        if cache is None or cache is False or isinstance(cache, cls):
+            return cache or None
+        return cls(None if cache is True else cache)
+
+    def _paths(self, extractor, items):
+        prints = [fingerprint(item) for item in items]
+        key = sha256(json.dumps([extractor.key(), torch.__version__]), *prints)[:40]
+        return [self.folder / f"{key}-{layer}.npy" for layer in extractor.backbone.layers]
+
+    def _read(self, paths, count, dtype):
+        """The entry's memory maps, or None if it is not there or not whole."""
+        try:
+            maps = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+        except (OSError, ValueError, EOFError):
+            return None
+        right = all(m.ndim == 4 and len(m) == count and m.dtype == dtype for m in maps)
+        return maps if right else None
+
+    def maps(self, extractor, items):
+        """Yield the extractor's maps batch by batch, from the cache if they are there.
+
+        Yields
+        ------
+        list of tensors, as `Extractor.compute_maps` does
+        """
+        paths = self._paths(extractor, items)
+        stored = np.int16 if extractor.dtype is torch.bfloat16 else np.float32
+        maps = self._read(paths, len(items), stored)
+        if maps is None:
+            yield from self._compute(extractor, items, paths, stored)
+            return
+        for start in range(0, len(items), extractor.batch_size):
+            batch = [torch.from_numpy(m[start : start + extractor.batch_size].copy()) for m in maps]
+            yield [m.view(extractor.dtype) for m in batch]
+
+    def _compute(self, extractor, items, paths, stored):
+        parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
+        files, start = [], 0
+        try:
+            for batch in extractor.compute_maps(items):
+                arrays = [m.contiguous() for m in batch]
+                if not files:
+                    files = [
+                        np.lib.format.open_memmap(
+                            part, mode="w+", dtype=stored, shape=(len(items), *array.shape[1:])
+                        )
+                        for part, array in zip(parts, arrays, strict=True)
+                    ]
+                for file, array in zip(files, arrays, strict=True):
+                    bits = array.view(torch.int16) if stored is np.int16 else array
+                    file[start : start + len(array)] = bits.numpy()
+                start += len(arrays[0])
+                yield batch
+            for file, part, path in zip(files, parts, paths, strict=True):
+                file.flush()
+                os.replace(part, path)
+        finally:
+            for part in parts:
+                part.unlink(missing_ok=True)
+
+    def files(self):
+        """The cache's own files, half-written ones included."""
+        return sorted([*self.folder.glob("*-*.npy"), *self.folder.glob(".*.npy.*.part")])
+
+    def clear(self):
+        """Remove the cache's own files, nothing else; returns how many there were."""
+        files = self.files()
+        for path in files:
+            path.unlink(missing_ok=True)
+        return len(files)

@@ -1,0 +1,170 @@
+"""The `patchcore-course` command."""
+
+import argparse
+import json
+import sys
+import warnings
+
+from .errors import CourseError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the command's words."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def image_size(text):
+    """An image size from the command line: 256, or 128x512 (height x width)."""
+    parts = [int(part) for part in text.lower().split("x")]
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def layer_list(text):
+    """Layers from the command line: 2,3."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def add_model_arguments(parser):
+    """The settings of PatchCore that a command takes; else its defaults hold."""
+    add = parser.add_argument
+    add("--backbone", metavar="NAME", help="see patchcore-course list")
+    add("--layers", type=layer_list, metavar="2,3", help="stages of a CNN, blocks of a ViT")
+    add("--weights", metavar="FILE", help="a checkpoint of your own, or 'random'")
+    add("--image-size", type=image_size, metavar="256", help="pixels per side, or HEIGHTxWIDTH")
+    add("--aggregation", metavar="concat|paper")
+    add("--coreset-ratio", type=float, metavar="0.01")
+    add("--sampler", metavar="k_center|random")
+    add("--n-neighbors", type=int, metavar="1")
+    add("--image-score", metavar="max|mean|top1_percent|reweighted")
+    add("--metric", metavar="l2|cosine")
+    add("--precision", metavar="auto|float32|bfloat16")
+
+
+def model_from(args, **more):
+    """A PatchCore with the settings given on the command line."""
+    from .patchcore import PatchCore
+
+    known = PatchCore._get_param_names()
+    given = {k: v for k, v in vars(args).items() if k in known and v is not None}
+    return PatchCore(**given, **more, progress=sys.stderr.isatty())
+
+
+def evaluate(args):
+    """Fit on a category's normal images and measure on its test images."""
+    from .datasets import load_category
+    from .evaluation import evaluate
+
+    category = load_category(args.category, data_dir=args.data_dir, seed=args.seed)
+    model = model_from(args, random_state=args.seed, cache=not args.no_cache)
+    results, _ = evaluate(category, model)
+    unmasked = sum(not sample.has_mask for sample in category.test)
+    if unmasked and results["pixel_auroc"] is not None:
+        print(
+            f"{unmasked} defective images have no mask and leave the pixel metrics", file=sys.stderr
+        )
+    for reason, count in category.left_out.items():
+        print(f"{count} images left out: {reason}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(results))
+    else:
+        for name, value in results.items():
+            print(f"{name:14} {value:.4f}" if isinstance(value, float) else f"{name:14} {value}")
+    return 0
+
+
+def list_known(args):
+    """Print the categories and backbones that are known by name."""
+    from .backbones import REGISTRY
+    from .datasets import category_names
+
+    print("categories (or a folder in the MVTec AD layout):")
+    for name in category_names():
+        print(f"  {name}")
+    print("backbones (or any timm model name):")
+    for name, recipe in REGISTRY.items():
+        where = f"package {recipe.package}" if recipe.package else "hub"
+        print(f"  {name:20} {recipe.timm_name:34} weights: {where}, {recipe.licence}")
+    return 0
+
+
+def fetch_weights(args):
+    """Find or download each backbone's weights, and check that they load."""
+    from .backbones import find_recipe, load_backbone
+
+    for name in args.backbones:
+        find_recipe(name)
+    for name in args.backbones:
+        backbone = load_backbone(name)
+        print(f"{name}: {backbone.source}, SHA-256 {backbone.weights_hash}")
+    return 0
+
+
+def cache(args):
+    """Say what the cache holds, or empty it."""
+    from .cache import FeatureCache
+    from .files import cache_folder
+
+    features = FeatureCache()
+    weights = sorted(cache_folder("weights").glob("*.safetensors"))
+    for name, files in (("features", features.files()), ("weights", weights)):
+        size = sum(path.stat().st_size for path in files) / 1e6
+        print(f"{name:8} {len(files):5} files {size:9.1f} MB  {cache_folder(name)}")
+    if args.action == "clear":
+        features.clear()
+        for path in weights:
+            path.unlink(missing_ok=True)
+        print("cleared")
+    return 0
+
+
+def build_parser():
+    """The parser of the command and its sub-commands."""
+    from . import lint, runner
+
+    parser = Parser(prog="patchcore-course", description="PatchCore, hands on.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run notebooks of the course, strictly")
+    runner.add_arguments(run)
+    run.set_defaults(function=runner.command)
+
+    verify = commands.add_parser("verify", help="check that notebooks keep the form of a lesson")
+    lint.add_arguments(verify)
+    verify.set_defaults(function=lint.command)
+
+    one = commands.add_parser("evaluate", help="fit and measure PatchCore on a category")
+    one.add_argument("category", metavar="CATEGORY", help="elpv/mono, elpv/poly, or a folder")
+    one.add_argument("--data-dir", default="data", metavar="DIR", help="folder of data sets (data)")
+    one.add_argument("--seed", type=int, default=0, help="of the split and the coreset (0)")
+    one.add_argument("--json", action="store_true", help="print one object on a single line")
+    one.add_argument("--no-cache", action="store_true", help="compute all features anew")
+    add_model_arguments(one)
+    one.set_defaults(function=evaluate)
+
+    fetch = commands.add_parser("fetch-weights", help="bring weights into the hub's cache")
+    fetch.add_argument("backbones", nargs="+", metavar="BACKBONE")
+    fetch.set_defaults(function=fetch_weights)
+
+    kept = commands.add_parser("cache", help="show or empty the cache of features and weights")
+    kept.add_argument("action", choices=("info", "clear"))
+    kept.set_defaults(function=cache)
+
+    known = commands.add_parser("list", help="list known categories and backbones")
+    known.set_defaults(function=list_known)
+    return parser
+
+
+def main(arguments=None):
+    """Run the command; returns the exit status: 0 done, 2 bad input."""
+    args = build_parser().parse_args(arguments)
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        return args.function(args)
+    except CourseError as error:
+        print(f"patchcore-course: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("patchcore-course: stopped", file=sys.stderr)
+        return 130

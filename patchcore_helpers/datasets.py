@@ -1,0 +1,290 @@
+"""Categories: one product, its normal training images, its labelled test images."""
+
+import importlib.util
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .errors import CourseError
+from .images import image_files, read_image, read_mask
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    Attributes
+    ----------
+    image : Path
+        The image file; read it with `read()`.
+    label : int
+        0 normal, 1 defective.
+    kind : str
+        "good" or the name of the defect.
+    mask_path : Path or None
+        The mask of a defective image, where there is one.
+    """
+
+    image: Path
+    label: int = 0
+    kind: str = "good"
+    mask_path: Path | None = None
+
+    @property
+    def name(self):
+        return f"{self.kind}/{self.image.name}"
+
+    @property
+    def has_mask(self):
+        """Whether the true defect pixels are known; a normal image has none, which is known."""
+        return self.label == 0 or self.mask_path is not None
+
+    def read(self):
+        """The image as upright RGB (PIL)."""
+        return read_image(self.image)
+
+    def mask(self):
+        """The true defect pixels, bool (height, width); none if normal, None if unknown."""
+        width, height = self.read().size
+        if self.label == 0:
+            return np.zeros((height, width), bool)
+        return None if self.mask_path is None else read_mask(self.mask_path, (width, height))
+
+
+@dataclass(frozen=True)
+class Category:
+    """The images of one product.
+
+    Attributes
+    ----------
+    name : str
+    train : list of Sample
+        Normal images only.
+    test : list of Sample
+    calibration : list of Sample
+        Normal images in neither of the two, for a threshold; may be empty.
+    left_out : dict of str to int
+        How many images were kept out, by reason.
+    licence : str
+        Licence and source of the images, as they must be credited.
+    """
+
+    name: str
+    train: list
+    test: list
+    calibration: list = field(default_factory=list)
+    left_out: dict = field(default_factory=dict)
+    licence: str = "see the owner of the images"
+
+    @property
+    def labels(self):
+        """Labels of the test images, int array of shape (n_test,)."""
+        return np.array([sample.label for sample in self.test], dtype=int)
+
+    def limit(self, train=0, test=0, seed=0):
+        """A smaller category for a quick run: a seeded choice of images, 0 meaning all.
+
+        Parameters
+        ----------
+        train : int
+            Training images kept.
+        test : int
+            Test images kept of each class, normal and defective, and calibration images kept.
+        """
+
+        def some(samples, count):
+            chosen = np.random.default_rng(seed).permutation(len(samples))[: count or None]
+            return [samples[i] for i in sorted(chosen)]
+
+        by_class = [[s for s in self.test if s.label == label] for label in (0, 1)]
+        return replace(
+            self,
+            train=some(self.train, train),
+            test=[sample for samples in by_class for sample in some(samples, test)],
+            calibration=some(self.calibration, test),
+        )
+
+    def with_calibration(self, share=0.2, seed=0):
+        """Itself, or with a seeded share of the training images held out for calibration."""
+        if self.calibration:
+            return self
+        order = np.random.default_rng(seed).permutation(len(self.train))
+        count = max(1, round(share * len(order)))
+        held, kept = sorted(order[:count]), sorted(order[count:])
+        if not kept:
+            raise CourseError(
+                f"{self.name}: {len(order)} training images are too few to hold some out"
+            )
+        train, calibration = ([self.train[i] for i in rows] for rows in (kept, held))
+        return replace(self, train=train, calibration=calibration)
+
+    def counts(self):
+        """How many images there are, by role and kind, as a table."""
+        rows = [("train", "good", len(self.train))]
+        rows += [
+            ("test", kind, n) for kind, n in sorted(Counter(s.kind for s in self.test).items())
+        ]
+        rows += [("calibration", "good", len(self.calibration))] if self.calibration else []
+        rows += [("left out", reason, n) for reason, n in self.left_out.items()]
+        return pd.DataFrame(rows, columns=["role", "kind", "images"])
+
+
+ELPV_LICENCE = (
+    "ELPV solar cells (Deitsch et al. 2019; Buerhop-Lutz et al. 2018), CC BY-NC-SA 4.0, "
+    "from the elpv-dataset package"
+)
+ELPV_TRAIN = ELPV_GOOD_TEST = 200
+
+
+def elpv_table():
+    """The labels of the ELPV data set: columns path, probability (of a defect) and type.
+
+    Raises
+    ------
+    CourseError
+        If the `elpv-dataset` package is not installed.
+    """
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None:
+        raise CourseError(
+            "elpv/*: the elpv-dataset package is missing; "
+            "install it: pip install 'patchcore-helpers[offline]'"
+        )
+    data = Path(spec.submodule_search_locations[0]) / "data"
+    table = pd.read_csv(data / "labels.csv", sep=r"\s+", names=["path", "probability", "type"])
+    table["path"] = [data / path for path in table["path"]]
+    return table
+
+
+def _load_elpv(name, seed):
+    """Split ELPV by a seeded shuffle of the surely functional cells (probability 0).
+
+    The first 200 train, the next 200 are the normal test images, the rest are for calibration.
+    All surely defective cells (probability 1) are test images. Cells of probability 1/3 and 2/3,
+    on which the experts were not sure, are kept out and counted.
+    """
+    table = elpv_table()
+    kind = name.split("/")[1]
+    table = table[table["type"] == kind]
+    functional = table.loc[table["probability"] == 0, "path"].to_numpy()
+    defective = table.loc[table["probability"] == 1, "path"]
+    functional = np.random.default_rng(seed).permutation(functional)
+    normal = [Sample(path) for path in functional]
+    unsure = table["probability"].between(0.01, 0.99)
+    left_out = {
+        f"defect probability {label}": int(
+            (unsure & (table["probability"].round(2) == value)).sum()
+        )
+        for label, value in (("1/3", 0.33), ("2/3", 0.67))
+    }
+    end = ELPV_TRAIN + ELPV_GOOD_TEST
+    return Category(
+        name,
+        train=normal[:ELPV_TRAIN],
+        test=normal[ELPV_TRAIN:end] + [Sample(path, 1, "defective") for path in defective],
+        calibration=normal[end:],
+        left_out=left_out,
+        licence=ELPV_LICENCE,
+    )
+
+
+def _find_mask(folder, image):
+    """The mask of an image in the MVTec AD layout: <name>_mask.png, or <name>.png, any case."""
+    wanted = [f"{image.stem}_mask".lower(), image.stem.lower()]
+    found = {p.stem.lower(): p for p in image_files(folder)} if folder.is_dir() else {}
+    return next((found[stem] for stem in wanted if stem in found), None)
+
+
+def load_folder(folder, name=None):
+    """Read a folder in the MVTec AD layout.
+
+    ``train/good/*``, ``test/<defect>/*`` (``test/good`` for normal ones) and, optionally,
+    ``ground_truth/<defect>/<name>_mask.png``. Images may be png, jpg, jpeg, bmp, tif or tiff in any
+    case.
+
+    Parameters
+    ----------
+    folder : path
+    name : str, optional
+        The category's name; the folder's own by default.
+
+    Returns
+    -------
+    Category
+
+    Raises
+    ------
+    CourseError
+        If the folder, ``train/good`` or ``test`` is missing or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CourseError(f"{folder}: no such folder")
+    good = folder / "train" / "good"
+    if not good.is_dir():
+        raise CourseError(
+            f"{folder}: has no train/good folder; put the normal training images there"
+        )
+    train = [Sample(path) for path in image_files(good)]
+    if not train:
+        raise CourseError(f"{good}: holds no image (png, jpg, jpeg, bmp, tif, tiff)")
+    test = []
+    kinds = sorted(
+        p for p in (folder / "test").glob("*") if p.is_dir() and not p.name.startswith(".")
+    )
+    for kind in kinds:
+        for path in image_files(kind):
+            if kind.name == "good":
+                test.append(Sample(path))
+            else:
+                mask = _find_mask(folder / "ground_truth" / kind.name, path)
+                test.append(Sample(path, 1, kind.name, mask))
+    if not test:
+        raise CourseError(
+            f"{folder / 'test'}: holds no image in a folder such as test/good or test/scratch"
+        )
+    return Category(name or folder.name, train, test)
+
+
+def category_names():
+    """The category names that need no files of one's own."""
+    return ["elpv/mono", "elpv/poly"]
+
+
+def load_category(name, *, data_dir="data", seed=0):
+    """Find a category by name or folder.
+
+    Parameters
+    ----------
+    name : str or path
+        ``elpv/mono`` or ``elpv/poly``, a path below `data_dir`, or a folder in the MVTec AD layout.
+    data_dir : path
+        The folder that holds ``mvtec_ad/`` and other data sets.
+    seed : int
+        Drives the split of data sets that come without one (ELPV).
+
+    Returns
+    -------
+    Category
+
+    Examples
+    --------
+    >>> category = load_category("elpv/mono", seed=0)
+    >>> len(category.train), int((category.labels == 0).sum()), int(category.labels.sum())
+    (200, 200, 313)
+    """
+    name = str(name)
+    if name in ("elpv/mono", "elpv/poly"):
+        return _load_elpv(name, seed)
+    below = Path(data_dir) / name
+    if below.is_dir():
+        return load_folder(below, name)
+    if Path(name).is_dir():
+        return load_folder(name)
+    raise CourseError(
+        f"{name}: no such category or folder; known categories: {', '.join(category_names())}, "
+        f"a name below --data-dir ({data_dir}), or a folder in the MVTec AD layout"
+    )

@@ -1,0 +1,256 @@
+"""From images to patch vectors: resize, normalise, run the backbone, join its layers."""
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .errors import CourseError
+from .images import read_image
+
+AGGREGATIONS = ("concat", "paper")
+PRECISIONS = ("auto", "float32", "bfloat16")
+PAPER_CHANNELS = 1024
+
+
+def as_size(image_size):
+    """`image_size` as (height, width); one number means a square.
+
+    Examples
+    --------
+    >>> as_size(256), as_size((128, 512))
+    ((256, 256), (128, 512))
+    """
+    try:
+        pair = (image_size,) * 2 if np.ndim(image_size) == 0 else tuple(image_size)
+        height, width = (int(n) for n in pair)
+        if (height, width) != tuple(pair) or min(height, width) < 1:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise CourseError(
+            f"image_size={image_size!r}: give pixels per side, or (height, width)"
+        ) from None
+    return height, width
+
+
+def has_bfloat16():
+    """Whether this processor multiplies bfloat16 in hardware."""
+    flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
+    return any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
+
+
+def resolve_precision(precision):
+    """The arithmetic of the forward pass: "auto" takes bfloat16 where the processor has it."""
+    if precision not in PRECISIONS:
+        raise CourseError(f"precision={precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        return "bfloat16" if has_bfloat16() else "float32"
+    return precision
+
+
+def read_item(item):
+    """The upright RGB image of a sample, a path, a PIL image or a uint8 array."""
+    return item.read() if hasattr(item, "read") and hasattr(item, "label") else read_image(item)
+
+
+def mean_of_neighbours(maps, size):
+    """Mean over a `size` x `size` neighbourhood at stride 1.
+
+    Beyond the border stand zeros, and they count: border patches come out smaller, which makes up
+    for the network's own zero padding, whose effect there would else pass for an anomaly.
+
+    Parameters
+    ----------
+    maps : float tensor of shape (b, channels, height, width)
+    size : odd int
+    """
+    return F.avg_pool2d(maps, size, 1, size // 2, count_include_pad=True)
+
+
+def _resize(maps, size):
+    return maps if maps.shape[2:] == size else F.interpolate(maps, size=size, mode="bilinear")
+
+
+def aggregate(maps, aggregation="concat", neighbourhood=3):
+    """Join the maps of several layers into locally aware patch vectors.
+
+    "concat": the mean over the neighbourhood in every layer, deeper layers resized bilinearly to
+    the first one's grid, channels joined. "paper": the authors' code: the neighbourhood unfolded
+    (zeros beyond the border), channels x neighbourhood pooled adaptively to 1024 per layer, the
+    layers' vectors joined and pooled to 1024 again.
+
+    Parameters
+    ----------
+    maps : list of float32 tensors of shape (b, channels_l, height_l, width_l), shallow layers first
+    aggregation : "concat" or "paper"
+    neighbourhood : odd int
+
+    Returns
+    -------
+    float32 tensor of shape (b, height, width, channels), on the grid of the first layer
+
+    Notes
+    -----
+    Roth et al. 2022, arXiv 2106.08265, section 3.1; taught in notebook 2.
+    """
+    grid = maps[0].shape[2:]
+    if aggregation == "concat":
+        parts = [_resize(mean_of_neighbours(m, neighbourhood), grid) for m in maps]
+        return torch.cat(parts, 1).permute(0, 2, 3, 1).contiguous()
+    parts = []
+    for m in maps:
+        unfolded = F.unfold(
+            m, neighbourhood, padding=neighbourhood // 2
+        )  # (b, channels * 9, places)
+        pooled = F.adaptive_avg_pool1d(unfolded.transpose(1, 2), PAPER_CHANNELS)
+        parts.append(_resize(pooled.transpose(1, 2).unflatten(2, m.shape[2:]), grid))
+    joined = torch.cat(parts, 1).permute(0, 2, 3, 1)
+    return F.adaptive_avg_pool1d(joined.flatten(1, 2), PAPER_CHANNELS).unflatten(1, grid)
+
+
+class Extractor:
+    """Turns images into feature maps and patch vectors, batch by batch.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    image_size : int or (height, width), pixels
+        Images are resized to it bilinearly with antialiasing, no crop. A ViT sees the nearest
+        smaller multiple of its patch size; a CNN takes any size.
+    aggregation, neighbourhood : see `aggregate`
+    precision : "auto", "float32" or "bfloat16"
+    batch_size : int
+    cache : FeatureCache, optional
+    """
+
+    def __init__(
+        self,
+        backbone,
+        image_size=256,
+        *,
+        aggregation="concat",
+        neighbourhood=3,
+        precision="auto",
+        batch_size=16,
+        cache=None,
+    ):
+        if aggregation not in AGGREGATIONS:
+            raise CourseError(
+                f"aggregation={aggregation!r}: choose one of {', '.join(AGGREGATIONS)}"
+            )
+        if not isinstance(neighbourhood, int) or neighbourhood < 1 or neighbourhood % 2 == 0:
+            raise CourseError(f"neighbourhood={neighbourhood!r}: give an odd number such as 3")
+        self.backbone, self.cache, self.batch_size = backbone, cache, batch_size
+        self.aggregation, self.neighbourhood = aggregation, neighbourhood
+        height, width = as_size(image_size)
+        step = backbone.patch_size or 1
+        self.input_size = (height // step * step, width // step * step)
+        if min(self.input_size) == 0:
+            raise CourseError(f"image_size={image_size}: smaller than one {step}-pixel patch")
+        self.precision = resolve_precision(precision)
+        self.dtype = getattr(torch, self.precision)
+        backbone.network.to(memory_format=torch.channels_last)
+        self.mean, self.std = (
+            torch.tensor(values)[:, None, None] for values in (backbone.mean, backbone.std)
+        )
+
+    def key(self):
+        """What the maps depend on besides the images, for the cache."""
+        b = self.backbone
+        return [
+            b.timm_name,
+            b.weights_hash,
+            b.layers,
+            b.mean,
+            b.std,
+            self.input_size,
+            self.precision,
+        ]
+
+    def _prepare(self, item):
+        image = read_item(item).resize(self.input_size[::-1], Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return (pixels.float() / 255 - self.mean) / self.std
+
+    def _batches(self, items):
+        """Normalised batches; the images of the next one are decoded while this one is computed."""
+        with ThreadPoolExecutor(2) as pool:
+            source, ahead = iter(items), deque()
+
+            def decode_ahead():
+                wanted = 2 * self.batch_size - len(ahead)
+                ahead.extend(pool.submit(self._prepare, item) for item in islice(source, wanted))
+
+            decode_ahead()
+            while ahead:
+                batch = [ahead.popleft().result() for _ in range(min(self.batch_size, len(ahead)))]
+                decode_ahead()
+                yield torch.stack(batch)
+
+    def compute_maps(self, items):
+        """Run the network; yield per batch the list of its layers' maps in the chosen precision."""
+        reduced = self.dtype is torch.bfloat16
+        for images in self._batches(items):
+            images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16) if reduced else nullcontext():
+                try:
+                    maps = self.backbone.maps(images)
+                except (RuntimeError, AssertionError) as error:
+                    raise CourseError(
+                        f"backbone {self.backbone.name!r}: cannot take images of {self.input_size} "
+                        f"(height, width) pixels ({' '.join(str(error).split())[:120]}); "
+                        "change image_size"
+                    ) from None
+            yield [m.to(self.dtype) for m in maps]
+
+    def patches(self, items, progress=None):
+        """Yield patch vectors by batch, float32 tensors of shape (b, height, width, channels).
+
+        Parameters
+        ----------
+        items : sequence of samples, paths, PIL images or uint8 arrays
+        progress : str, optional
+            Label of a progress bar on standard error; none without it.
+        """
+        maps = self.cache.maps(self, items) if self.cache else self.compute_maps(items)
+        with tqdm(total=len(items), desc=progress, unit="image", disable=not progress) as bar:
+            for batch in maps:
+                with torch.inference_mode():
+                    yield aggregate(
+                        [m.float() for m in batch], self.aggregation, self.neighbourhood
+                    )
+                bar.update(len(batch[0]))
+
+    def extract(self, items, progress=None):
+        """All patch vectors at once, float32 array of shape (n, height, width, channels)."""
+        items = list(items)
+        if not items:
+            raise CourseError("no images: give at least one")
+        out, start = None, 0
+        for batch in self.patches(items, progress):
+            if out is None:
+                out = np.empty((len(items), *batch.shape[1:]), np.float32)
+            out[start : start + len(batch)] = batch.numpy()
+            start += len(batch)
+        return out
+
+
+def extract(items, backbone, image_size=256, *, progress=None, **options):
+    """Patch vectors of images: float32 array of shape (n, height, width, channels).
+
+    `options` are those of `Extractor`.
+
+    Examples
+    --------
+    >>> from patchcore_helpers.backbones import load_backbone
+    >>> grey = np.full((300, 200), 127, np.uint8)
+    >>> extract([grey], load_backbone("resnet18", weights="random"), 64).shape
+    (1, 8, 8, 384)
+    """
+    return Extractor(backbone, image_size, **options).extract(items, progress)

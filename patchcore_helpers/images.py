@@ -1,0 +1,119 @@
+"""Read photographs and masks from disk, whatever mode they were saved in."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .errors import CourseError
+
+EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+
+
+def _load(path):
+    """The upright first frame of an image file; every failure names the file."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise CourseError(f"{path}: no such image file") from None
+    except Image.DecompressionBombError as error:
+        raise CourseError(
+            f"{path}: too large to open safely ({error}); cut it into tiles"
+        ) from None
+    except Exception as error:  # Pillow's readers raise many kinds on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CourseError(
+            f"{path}: cannot be read as an image ({reason}); replace or remove the file"
+        ) from None
+
+
+def _to_8_bit(image, path):
+    """Bring 16-bit and 32-bit integer images to 8 bits by their full 16-bit range."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        raise CourseError(
+            f"{path}: floating-point pixels have no fixed range; save it as 8 or 16 bit"
+        )
+    if values.min() < 0 or values.max() > 65535:
+        raise CourseError(f"{path}: pixel values beyond 16 bits; save it as 8 or 16 bit")
+    return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8))
+
+
+def read_image(source):
+    """Read one image as upright 8-bit RGB.
+
+    Parameters
+    ----------
+    source : path, PIL image, or uint8 array of shape (height, width) or (height, width, 3)
+        Grey, LA, palette, RGBA, CMYK, 1-bit and 16-bit files are all read; alpha is dropped, 16
+        bits are divided by 257, an EXIF rotation is applied, and of several frames the first is
+        taken.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+
+    Raises
+    ------
+    CourseError
+        For a file that is missing, damaged or of floating-point pixels; the line names it.
+
+    Examples
+    --------
+    >>> read_image(np.zeros((4, 6), np.uint8)).size
+    (6, 4)
+    """
+    if isinstance(source, np.ndarray):
+        grey, colour = source.ndim == 2, source.ndim == 3 and source.shape[2] == 3
+        if source.dtype != np.uint8 or not (grey or colour) or source.size == 0:
+            raise CourseError(
+                f"image array of dtype {source.dtype} and shape {source.shape}: "
+                "give uint8 of shape (height, width) or (height, width, 3)"
+            )
+        return Image.fromarray(source).convert("RGB")
+    if isinstance(source, (str, Path)):
+        name, source = source, _load(source)
+    else:
+        name, source = "image", ImageOps.exif_transpose(source)
+    if source.mode.startswith(("I", "F")):
+        source = _to_8_bit(source, name)
+    return source.convert("RGB")
+
+
+def read_mask(path, image_size=None):
+    """Read a mask: a pixel is a defect where any colour channel (not alpha) is above 0.
+
+    Parameters
+    ----------
+    path : path
+    image_size : (width, height) or None
+        Size of the image that the mask belongs to; a mask of another size is refused.
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+    """
+    mask = _load(path)
+    if image_size is not None and mask.size != tuple(image_size):
+        raise CourseError(
+            f"{path}: mask is {mask.width}x{mask.height} but its image is "
+            f"{image_size[0]}x{image_size[1]}; masks must have their image's size"
+        )
+    if mask.mode.startswith(("I", "F")):
+        return np.asarray(mask) > 0
+    return np.asarray(mask.convert("RGB")).any(axis=2)
+
+
+def resize_mask(mask, size):
+    """Resize a bool mask (height, width) to `size` = (height, width) by nearest neighbour."""
+    image = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.NEAREST)) > 0
+
+
+def image_files(folder):
+    """Image files directly in `folder`, sorted by name; hidden files are passed over."""
+    files = (p for p in Path(folder).iterdir() if p.suffix.lower() in EXTENSIONS)
+    return sorted(p for p in files if p.is_file() and not p.name.startswith("."))

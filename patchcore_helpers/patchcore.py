@@ -1,0 +1,425 @@
+"""PatchCore: a memory bank of normal patches; what lies far from all of them is an anomaly."""
+
+import json
+import math
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from scipy.ndimage import gaussian_filter
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from .backbones import load_backbone
+from .cache import FeatureCache
+from .coreset import SAMPLERS
+from .errors import CourseError
+from .features import Extractor, as_size
+from .files import write_atomically
+from .neighbours import ExactSearch, check_patches
+
+IMAGE_SCORES = ("max", "mean", "top1_percent", "reweighted")
+METRICS = ("l2", "cosine")
+REWEIGHT_NEIGHBOURS = 9  # b in Eq. 7
+
+
+class Inspection(NamedTuple):
+    """Image scores, shape (n,), and the patch scores they come from, shape (n, rows, columns)."""
+
+    scores: np.ndarray
+    patch_scores: np.ndarray
+
+
+def image_scores(patch_scores, kind="max"):
+    """One score per image from its patch scores.
+
+    Parameters
+    ----------
+    patch_scores : array of shape (n, rows, columns)
+    kind : "max", "mean" or "top1_percent" (mean of the largest 1 % of patches, at least one)
+
+    Examples
+    --------
+    >>> image_scores(np.array([[[1.0, 2.0], [3.0, 6.0]]]), "mean")
+    array([3.])
+    """
+    flat = patch_scores.reshape(len(patch_scores), -1)
+    if kind == "mean":
+        return flat.mean(1)
+    count = max(1, round(flat.shape[1] / 100)) if kind == "top1_percent" else 1
+    return np.sort(flat, axis=1)[:, -count:].mean(1)
+
+
+def smooth_maps(patch_scores, size, sigma=4.0):
+    """Anomaly maps: patch scores resized bilinearly to `size` and smoothed by a Gaussian.
+
+    Parameters
+    ----------
+    patch_scores : float32 array of shape (n, rows, columns)
+    size : (height, width), pixels
+    sigma : float, pixels
+        Standard deviation of the Gaussian; 0 leaves the map as it is.
+
+    Returns
+    -------
+    float32 array of shape (n, height, width)
+    """
+    maps = torch.from_numpy(np.ascontiguousarray(patch_scores, np.float32))[:, None]
+    maps = F.interpolate(maps, size=size, mode="bilinear")[:, 0].numpy()
+    return gaussian_filter(maps, sigma, axes=(1, 2)) if sigma > 0 else maps
+
+
+class PatchCore(BaseEstimator):
+    """Anomaly detection with a memory bank of patch features (Roth et al. 2022).
+
+    Parameters
+    ----------
+    backbone : str
+        A name that `load_backbone` knows.
+    layers, weights : see `load_backbone`
+    image_size : int or (height, width), pixels
+    aggregation, neighbourhood, precision, batch_size : see `Extractor`
+    cache : bool, path or FeatureCache, optional
+        Keep feature maps on disk: True in the usual folder, a path in that one. Off by default.
+    coreset_ratio : float in (0, 1]
+        Share of the training patches that the memory bank keeps.
+    sampler : str
+        How they are chosen: "k_center" (greedy) or "random".
+    projection : int or None
+        Dimensions of the random projection that the coreset is chosen in; None: exact distances.
+    n_neighbors : int
+        A patch score is the mean distance to so many nearest rows of the memory bank.
+    image_score : "max", "mean", "top1_percent" or "reweighted"
+        How patch scores become an image score; "reweighted" is Eq. 7 with b = 9 neighbours.
+    metric : "l2" or "cosine"
+    sigma : float, pixels
+        Smoothing of anomaly maps.
+    random_state : int
+        Seeds the coreset.
+    progress : bool
+        Draw progress bars on standard error.
+
+    Attributes
+    ----------
+    memory_bank_ : float32 array of shape (rows, channels)
+    coreset_ : Coreset
+        Which of the training patches were kept, in the order of the choice. None after `load`.
+    n_patches_ : int
+        How many training patches there were.
+    threshold_ : float
+        Set by `calibrate`.
+
+    Examples
+    --------
+    >>> from patchcore_helpers import load_category
+    >>> category = load_category("elpv/mono")
+    >>> model = PatchCore("resnet18", weights="random", image_size=64).fit(category.train[:4])
+    >>> model.memory_bank_.shape
+    (3, 384)
+    >>> model.score(category.test[:2]).shape, model.anomaly_maps(category.test[:2]).shape
+    ((2,), (2, 64, 64))
+    """
+
+    def __init__(
+        self,
+        backbone="efficientnet_lite0",
+        *,
+        layers=None,
+        weights=None,
+        image_size=256,
+        aggregation="concat",
+        neighbourhood=3,
+        coreset_ratio=0.01,
+        sampler="k_center",
+        projection=128,
+        n_neighbors=1,
+        image_score="max",
+        metric="l2",
+        sigma=4.0,
+        precision="auto",
+        batch_size=16,
+        cache=None,
+        random_state=0,
+        progress=False,
+    ):
+        self.backbone = backbone
+        self.layers = layers
+        self.weights = weights
+        self.image_size = image_size
+        self.aggregation = aggregation
+        self.neighbourhood = neighbourhood
+        self.coreset_ratio = coreset_ratio
+        self.sampler = sampler
+        self.projection = projection
+        self.n_neighbors = n_neighbors
+        self.image_score = image_score
+        self.metric = metric
+        self.sigma = sigma
+        self.precision = precision
+        self.batch_size = batch_size
+        self.cache = cache
+        self.random_state = random_state
+        self.progress = progress
+
+    def _check_parameters(self):
+        ratio, k = self.coreset_ratio, self.n_neighbors
+        if not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+            raise CourseError(f"coreset_ratio={ratio}: give a share above 0 and at most 1")
+        if not isinstance(k, int) or k < 1:
+            raise CourseError(f"n_neighbors={k!r}: give a whole number from 1")
+        if not isinstance(self.sigma, (int, float)) or not 0 <= self.sigma < math.inf:
+            raise CourseError(f"sigma={self.sigma!r}: give pixels, 0 or more")
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise CourseError(f"batch_size={self.batch_size!r}: give a whole number from 1")
+        for name, known in (
+            ("sampler", SAMPLERS),
+            ("image_score", IMAGE_SCORES),
+            ("metric", METRICS),
+        ):
+            if getattr(self, name) not in known:
+                raise CourseError(
+                    f"{name}={getattr(self, name)!r}: choose one of {', '.join(known)}"
+                )
+
+    def _make_extractor(self):
+        self._check_parameters()
+        return Extractor(
+            load_backbone(self.backbone, self.layers, self.weights),
+            self.image_size,
+            aggregation=self.aggregation,
+            neighbourhood=self.neighbourhood,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            cache=FeatureCache.of(self.cache),
+        )
+
+    def _vectors(self, patches):
+        """Patch vectors as rows, of unit length for the cosine metric."""
+        rows = patches.reshape(-1, patches.shape[-1])
+        if self.metric == "cosine":
+            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return rows
+
+    def fit(self, images, y=None):
+        """Fill the memory bank from normal images; what an earlier fit learned is forgotten.
+
+        Parameters
+        ----------
+        images : sequence of samples, paths, PIL images or uint8 arrays
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        extractor = self._make_extractor()
+        patches = self._vectors(extractor.extract(images, self._label("memory bank")))
+        check_patches(patches, f"features of {self.backbone}")
+        count = max(1, round(self.coreset_ratio * len(patches)))
+        options = {"projection": self.projection} if self.sampler != "random" else {}
+        coreset = SAMPLERS[self.sampler](patches, count, random_state=self.random_state, **options)
+        return self._remember(extractor, patches[coreset.indices], len(patches), coreset)
+
+    def _remember(self, extractor, bank, n_patches, coreset=None):
+        self.extractor_ = extractor
+        self.memory_bank_ = bank
+        self.search_ = ExactSearch().fit(bank)
+        self.n_patches_ = n_patches
+        self.coreset_ = coreset
+        vars(self).pop("threshold_", None)
+        return self
+
+    def _label(self, text):
+        return text if self.progress else None
+
+    def _distance(self, l2):
+        """The metric's distance from L2: for unit vectors, half its square is the cosine one."""
+        return l2**2 / 2 if self.metric == "cosine" else l2
+
+    def inspect(self, images):
+        """Score images; both kinds of scores from one pass.
+
+        Parameters
+        ----------
+        images : sequence of samples, paths, PIL images or uint8 arrays
+
+        Returns
+        -------
+        Inspection
+        """
+        check_is_fitted(self, "memory_bank_")
+        images = list(images)
+        if not images:
+            raise CourseError("no images: give at least one")
+        scores, patch_scores = [], []
+        for batch in self.extractor_.patches(images, self._label("score")):
+            vectors = self._vectors(batch.numpy())
+            l2, rows = self.search_.query(vectors, self.n_neighbors)
+            distances = self._distance(l2)
+            values = distances.mean(1).reshape(batch.shape[:3])
+            if self.image_score == "reweighted":
+                per_image = vectors.reshape(len(batch), -1, vectors.shape[1])
+                nearest = rows[:, 0].reshape(len(batch), -1)
+                scores.append(self._reweighted(values.reshape(len(batch), -1), per_image, nearest))
+            else:
+                scores.append(image_scores(values, self.image_score))
+            patch_scores.append(values)
+        return Inspection(np.concatenate(scores), np.concatenate(patch_scores))
+
+    def _reweighted(self, values, vectors, nearest):
+        """Eq. 7: the largest patch score, times one minus the softmax share of its nearest row
+        among that row's b nearest rows (itself included)."""
+        images = np.arange(len(values))
+        worst = values.argmax(1)
+        patches, rows = vectors[images, worst], nearest[images, worst]
+        _, around = self.search_.query(self.memory_bank_[rows], REWEIGHT_NEIGHBOURS)
+        if around.shape[1] < 2:
+            return values[images, worst]
+
+        def to(others):
+            return self._distance(np.linalg.norm(patches[:, None] - others, axis=2))
+
+        shift = to(self.memory_bank_[around])
+        top = shift.max(1, keepdims=True)
+        own = np.exp(to(self.memory_bank_[rows][:, None]) - top)[:, 0]
+        return values[images, worst] * (1 - own / np.exp(shift - top).sum(1))
+
+    def score(self, images, y=None):
+        """Image scores, float32 array of shape (n,); higher is more anomalous."""
+        return self.inspect(images).scores
+
+    def anomaly_maps(self, images):
+        """Anomaly maps at image size, float32 array of shape (n, height, width)."""
+        return self.to_maps(self.inspect(images).patch_scores)
+
+    def to_maps(self, patch_scores):
+        """Anomaly maps from patch scores; see `smooth_maps`."""
+        return smooth_maps(patch_scores, as_size(self.image_size), self.sigma)
+
+    def calibrate(self, normal_images, false_alarm_rate=0.05):
+        """Set `threshold_` from normal images that were not in `fit`; see `conformal_threshold`.
+
+        Returns
+        -------
+        self
+        """
+        self.threshold_ = conformal_threshold(self.score(normal_images), false_alarm_rate)
+        return self
+
+    def predict(self, images):
+        """1 where the image score exceeds `threshold_`, else 0; int array of shape (n,)."""
+        check_is_fitted(
+            self, "threshold_", msg="set a threshold first: call calibrate(normal_images)"
+        )
+        return (self.score(images) > self.threshold_).astype(int)
+
+    def save(self, path):
+        """Write the memory bank and its settings to a safetensors file, whole or not at all."""
+        check_is_fitted(self, "memory_bank_")
+        made_with = {name: version(name) for name in ("torch", "timm", "patchcore-helpers")}
+        about = {
+            "parameters": {
+                k: v for k, v in self.get_params().items() if k not in ("cache", "progress")
+            },
+            "weights_hash": self.extractor_.backbone.weights_hash,
+            "precision": self.extractor_.precision,
+            "n_patches": self.n_patches_,
+            "threshold": getattr(self, "threshold_", None),
+            "made_with": made_with,
+        }
+        content = save(
+            {"memory_bank": torch.from_numpy(np.ascontiguousarray(self.memory_bank_))},
+            {"patchcore": json.dumps(about, default=str)},
+        )
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            raise CourseError(
+                f"{path}: cannot be written ({error.strerror}); choose another path"
+            ) from None
+
+    @classmethod
+    def load(cls, path):
+        """Read a memory bank written by `save`; no code in the file is ever run.
+
+        Raises
+        ------
+        CourseError
+            If the file is missing, damaged or not a memory bank, or if the backbone's weights here
+            are not those it was made with.
+        """
+        if not Path(path).is_file():
+            raise CourseError(f"{path}: no such memory bank file")
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads(file.metadata()["patchcore"])
+                bank = file.get_tensor("memory_bank").numpy()
+            parameters = dict(about["parameters"])
+            for name in ("layers", "image_size"):
+                if isinstance(parameters[name], list):
+                    parameters[name] = tuple(parameters[name])
+            model = cls(**parameters)
+            weights_hash, n_patches = about["weights_hash"], int(about["n_patches"])
+            threshold, precision = about["threshold"], about["precision"]
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CourseError(
+                f"{path}: not a memory bank of this package ({reason}); save it again"
+            ) from None
+        extractor = model._make_extractor()
+        if extractor.backbone.weights_hash != weights_hash:
+            raise CourseError(
+                f"{path}: made with other weights of {model.backbone} ({weights_hash[:12]}… there, "
+                f"{extractor.backbone.weights_hash[:12]}… here); fit it again"
+            )
+        if extractor.precision != precision:
+            raise CourseError(
+                f"{path}: made with precision {precision}, but {extractor.precision} is what this "
+                "processor resolves to; fit it again with precision='float32'"
+            )
+        model._remember(extractor, check_patches(bank, f"{path}: memory bank"), n_patches)
+        if threshold is not None:
+            model.threshold_ = float(threshold)
+        return model
+
+
+def conformal_threshold(scores, false_alarm_rate=0.05):
+    """A threshold from the scores of normal images that were not in the memory bank.
+
+    The ceil((n + 1)(1 - rate))-th smallest of n scores (split conformal prediction, Vovk et al.
+    2005): a new normal image, drawn like those, exceeds it with a probability of at most the rate.
+
+    Parameters
+    ----------
+    scores : array of float, shape (n,)
+    false_alarm_rate : float in (0, 1)
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    CourseError
+        If n is too small for the rate: at least 1 / rate - 1 scores are needed.
+
+    Examples
+    --------
+    >>> conformal_threshold(np.arange(1, 20), 0.05)
+    19.0
+    """
+    scores = np.sort(np.asarray(scores, dtype=float))
+    if not 0 < false_alarm_rate < 1:
+        raise CourseError(f"false_alarm_rate={false_alarm_rate}: give a share between 0 and 1")
+    rank = math.ceil((len(scores) + 1) * (1 - false_alarm_rate) - 1e-9)
+    if rank > len(scores):
+        raise CourseError(
+            f"{len(scores)} normal images are too few for false_alarm_rate={false_alarm_rate}: "
+            f"give at least {math.ceil(1 / false_alarm_rate - 1 - 1e-9)}, or a higher rate"
+        )
+    return float(scores[rank - 1])

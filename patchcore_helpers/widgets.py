@@ -1,0 +1,150 @@
+"""Interactive figures: move a slider, see the picture change."""
+
+import io
+from base64 import b64encode
+from collections import namedtuple
+from decimal import Decimal
+from html import escape
+from time import perf_counter as clock
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from patchcore_helpers.errors import CourseError
+
+_SHOWN = '<p role="alert" style="color: #c00"><b>{}</b></p>'
+_SPOKEN = '<p style="position: absolute; clip-path: inset(50%)">{}</p>'  # an Image has no alt text
+
+Timings = namedtuple("Timings", ["compute", "render"])  # seconds in `draw`, and figure to PNG
+
+
+class Explorer:
+    """An interactive figure, made by `explore` and shown as the last line of a cell.
+
+    Attributes
+    ----------
+    controls : dict of str to ipywidgets.Widget
+        One per argument of the drawing function; setting its `.value` draws at once.
+    picture : bytes
+        The PNG on show.
+    timings : Timings
+        Of the last draw that succeeded.
+    """
+
+    def __init__(self, draw, controls, alt):
+        self.controls, self._draw, self._alt = controls, draw, alt
+        self._image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self._text = ipywidgets.HTML()
+        self._box = ipywidgets.VBox([*controls.values(), self._image, self._text])
+        self._update()
+        for control in controls.values():
+            control.observe(self._update, names="value")
+
+    def _update(self, _change=None):
+        try:
+            values = {name: control.value for name, control in self.controls.items()}
+            self.picture, self.timings = _picture(self._draw, values)
+        except Exception as error:
+            # Raised as well as shown: a page can only show it, a batch run must stop on it.
+            self._image.layout.display = "none"
+            self._text.value = _SHOWN.format(escape(f"{type(error).__name__}: {error}"))
+            raise
+        self._image.value, self._image.layout.display = self.picture, None
+        self._text.value = _SPOKEN.format(escape(self._alt))
+
+    def _repr_mimebundle_(self, **_):
+        """Widget for a page with a kernel, picture for every other reader."""
+        encoded = b64encode(self.picture).decode()
+        image = f'<img alt="{escape(self._alt)}" src="data:image/png;base64,{encoded}">'
+        static = {"text/html": image, "image/png": encoded, "text/plain": self._alt}
+        return self._box._repr_mimebundle_() | static, {"image/png": {"alt": self._alt}}
+
+
+def explore(draw, *, alt, start=None, labels=None, **controls):
+    """Make a figure with sliders and drop-downs that redraw it.
+
+    It is drawn once straight away, so that the executed notebook holds a real picture. A page
+    sends a slider's next value only when the last one has been drawn.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes one keyword argument per control and returns a matplotlib `Figure`.
+    alt : str
+        What the picture shows, for readers who do not see it.
+    start : dict, optional
+        First value of some controls; else the middle of a slider, the first of the options.
+    labels : dict, optional
+        Text beside some controls; else their names.
+    **controls : tuple, list or ipywidgets.Widget
+        ``(low, high, step)`` or ``(low, high)`` makes a slider, of integers if all are integers;
+        a list of options, or of (label, value) pairs, a drop-down.
+
+    Returns
+    -------
+    Explorer
+
+    Raises
+    ------
+    CourseError
+        On a control that cannot be made, or if `draw` returns no figure. An error of `draw` is
+        passed on, and shown in place of the picture.
+
+    Examples
+    --------
+    >>> def draw(power):
+    ...     figure = plt.figure()
+    ...     figure.add_subplot().plot([x**power for x in range(10)])
+    ...     return figure
+    >>> demo = explore(draw, alt="A curve, x to the power.", power=(1, 3))
+    >>> demo.controls["power"].value = 3
+    """
+    start, labels = start or {}, labels or {}
+    for name in {*start, *labels} - {*controls}:
+        raise CourseError(f"explore: no control {name!r}; there are {', '.join(controls)}")
+    return Explorer(draw, {k: _control(k, v, start, labels) for k, v in controls.items()}, alt)
+
+
+def _control(name, spec, start, labels):
+    label = labels.get(name, name.replace("_", " "))
+    layout, style = {"width": "36em", "max_width": "100%"}, {"description_width": "initial"}
+    look = {"description": label, "tooltip": label, "layout": layout, "style": style}
+    match spec:
+        case ipywidgets.Widget():
+            control = spec
+        case [_, *_] if isinstance(spec, list):
+            control = ipywidgets.Dropdown(options=spec, **look)
+        case (low, high, *step) if len(step) < 2 and low < high:
+            control = _slider(look, low, high, *step)
+        case _:
+            raise CourseError(f"explore: {name}={spec!r}: give (low, high, step) or a list")
+    control.value = start.get(name, control.value)
+    if name in start and control.value != start[name]:
+        raise CourseError(f"explore: start of {name!r}, {start[name]}, is outside {spec}")
+    return control
+
+
+def _slider(look, low, high, step=None):
+    whole = all(isinstance(number, int) for number in (low, high, step or 1))
+    step = step or (1 if whole else (high - low) / 100)
+    value = low + step * round((high - low) / step / 2)
+    if whole:
+        return ipywidgets.IntSlider(value, low, high, step, **look)
+    decimals = max(0, -Decimal(f"{step:.3g}").normalize().as_tuple().exponent)
+    look["readout_format"] = f".{decimals}f"
+    return ipywidgets.FloatSlider(value=value, min=low, max=high, step=step, **look)
+
+
+def _picture(draw, values):
+    begin, open_before = clock(), set(plt.get_fignums())
+    try:
+        figure = draw(**values)
+        drawn, buffer = clock(), io.BytesIO()
+        if not isinstance(figure, Figure):
+            raise CourseError("explore: the drawing function must end with `return figure`")
+        figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})
+    finally:
+        for number in set(plt.get_fignums()) - open_before:
+            plt.close(number)
+    return buffer.getvalue(), Timings(drawn - begin, clock() - drawn)

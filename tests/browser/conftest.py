@@ -1,0 +1,40 @@
+import os
+from pathlib import Path
+
+import pytest
+from lab_harness import CHROMIUM_FLAGS, Lab, find_chromium
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = find_chromium()
+    if path is None:
+        pytest.skip("Chromium not found: install it, e.g. apt-get install chromium")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def lab(chromium, tmp_path_factory):
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def page(chromium, request):
+    """A tab; what it shows at the end of the test is kept as a picture."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(60_000)
+    yield page
+    folder = Path(os.environ.get("PATCHCORE_SCREENSHOTS", "output/browser"))
+    page.screenshot(path=folder / f"{request.node.name}.png")
+    page.close()

@@ -1,0 +1,168 @@
+"""Drive a real JupyterLab in the system's Chromium."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+QUIET = {  # no pop-ups over the notebook, no look-ups of news or extensions
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/extensionmanager-extension:plugin": {"enabled": False},
+    # Every cell is in the page at once, not only those in view.
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+}
+RUN_ALL = """async () => {
+    const panel = window.jupyterapp.shell.currentWidget;
+    await panel.context.ready;
+    await panel.sessionContext.ready;
+    await window.jupyterapp.commands.execute("notebook:run-all-cells");
+    return panel.content.model.toJSON();
+}"""
+ASK = """async code => {
+    const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    const future = kernel.requestExecute({code: code, store_history: false});
+    let answer = "";
+    future.onIOPub = message => { answer += message.content.text ?? ""; };
+    const reply = await future.done;
+    return reply.content.status === "ok" ? answer : reply.content.ename;
+}"""
+# Idle for a while: between two positions of a slider, the kernel is idle for a moment only.
+IDLE = """async () => {
+    const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    for (let quiet = 0; quiet < 6; quiet++) {
+        await new Promise(resolve => setTimeout(resolve, 50));
+        if (kernel.status !== "idle") quiet = -1;
+    }
+}"""
+
+
+def find_chromium():
+    """Return the path of the system's Chromium, or None."""
+    return next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+
+
+class Lab:
+    """A JupyterLab on loopback with folders of its own; `root` is a copy of notebooks/."""
+
+    def __init__(self, folder):
+        self.root, self.log = folder / "root", folder / "lab.log"
+        self.token = secrets.token_hex()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        shutil.copytree(NOTEBOOKS, self.root, dirs_exist_ok=True)
+        settings = folder / "settings"
+        settings.mkdir(parents=True)
+        (folder / "config").mkdir()
+        overrides = folder / "overrides"
+        overrides.mkdir()
+        (overrides / "overrides.json").write_text(json.dumps(QUIET))
+        environment = os.environ | {
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "JUPYTER_DATA_DIR": str(folder / "data"),
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+            "JUPYTERLAB_SETTINGS_DIR": str(settings),
+            "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+            "IPYTHONDIR": str(folder / "ipython"),
+            "JUPYTER_TOKEN": self.token,
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
+                   "--ip=127.0.0.1", f"--port={self.address.rpartition(':')[2]}",
+                   "--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.root}",
+                   f"--LabApp.app_settings_dir={overrides}",
+                   "--LabApp.expose_app_in_browser=True"]  # fmt: skip
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self._wait()
+
+    def _wait(self, seconds=60):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                return urllib.request.urlopen(f"{self.address}/api?token={self.token}", timeout=5)
+            except (urllib.error.URLError, TimeoutError):
+                time.sleep(0.2)
+        self.close()
+        raise RuntimeError(f"JupyterLab did not start:\n{self.log.read_text()[-3000:]}")
+
+    def url(self, notebook):
+        return f"{self.address}/lab/tree/{notebook}?token={self.token}&reset"
+
+    def close(self):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def open_and_run(page, lab, notebook):
+    """Open a notebook of `lab.root`, run all its cells, and return it with its outputs.
+
+    Fails on an error output, on a code cell that did not run, and after the page's time-out.
+    """
+    page.goto(lab.url(notebook))
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    ran = page.evaluate(RUN_ALL)
+    for number, cell in enumerate(ran["cells"]):
+        if cell["cell_type"] != "code" or not "".join(cell["source"]).strip():
+            continue
+        errors = [out for out in cell["outputs"] if out["output_type"] == "error"]
+        assert not errors, f"{notebook}, cell {number}: {errors[0]['ename']}: {errors[0]['evalue']}"
+        assert cell["execution_count"], f"{notebook}, cell {number} did not run"
+    return ran
+
+
+def ask(page, code):
+    """Return what this code prints in the kernel of the notebook on show."""
+    return page.evaluate(ASK, code).strip()
+
+
+def explorer(page, label):
+    """Locate the box (controls, picture, message) that holds the control with this label."""
+    boxes = page.locator(".widget-vbox").filter(has=page.locator("img"))
+    return boxes.filter(has=page.get_by_text(label, exact=True)).last
+
+
+def picture(page, label):
+    """Return the address of the picture on show; a new picture has a new address."""
+    return explorer(page, label).locator("img").get_attribute("src")
+
+
+def slider(page, label):
+    """Locate the slider with this label: its handle takes keys, its readout shows the value."""
+    return explorer(page, label).locator(".widget-slider", has_text=label)
+
+
+def move_slider(page, label, key="ArrowRight", times=3):
+    """Press `key` on a slider, wait for the last picture, and return the value it then shows.
+
+    Fails if the picture does not change.
+    """
+    before = picture(page, label)
+    for _ in range(times):
+        slider(page, label).get_by_role("slider").press(key)
+    explorer(page, label).locator(f"img:not([src='{before}'])").wait_for()
+    page.evaluate(IDLE)
+    return float(slider(page, label).locator(".widget-readout").inner_text())

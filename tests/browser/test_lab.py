@@ -1,0 +1,112 @@
+import io
+import sys
+import time
+
+import nbformat
+import numpy as np
+import pytest
+from lab_harness import (
+    IDLE,
+    NOTEBOOKS,
+    ask,
+    explorer,
+    move_slider,
+    open_and_run,
+    picture,
+    slider,
+)
+from PIL import Image
+
+SLIDERS = {"01_introduction": "threshold"}  # a slider of each notebook, by its label
+
+CELLS = [
+    "import time\nimport matplotlib.pyplot as plt\nfrom patchcore_helpers import plots, widgets",
+    "plots.use_style()\ncalls, pause = [], 0",
+    """def draw(level, kind):
+    time.sleep(pause)
+    calls.append(level)
+    if level > 0.9:
+        raise ValueError("too high")
+    figure, axes = plt.subplots()
+    axes.axhline(level, linestyle=kind)
+    axes.set_ylim(0, 1)
+    return figure""",
+    """widgets.explore(draw, alt="A line.", start={"level": 0.2}, labels={"level": "height"},
+    level=(0.0, 1.0, 0.01), kind=["solid", "dashed"])""",
+]
+
+
+@pytest.fixture
+def tiny(page, lab):
+    """A page that shows a notebook with one slider labelled `height`."""
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, lab.root / "tiny.ipynb")
+    open_and_run(page, lab, "tiny.ipynb")
+    return page
+
+
+def line_height(page):
+    """Height of the line in the picture on the page, 0 to 1 from bottom to top."""
+    shot = explorer(page, "height").locator("img").screenshot()
+    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), dtype=int)
+    blue = pixels[..., 2] - pixels[..., 0] > 80
+    return 1 - np.flatnonzero(blue.any(axis=1)).mean() / len(pixels)
+
+
+def test_keys_move_the_picture(tiny):
+    assert ask(tiny, "import sys; print(sys.executable)") == sys.executable
+    before = line_height(tiny)
+    assert move_slider(tiny, "height", times=3) == pytest.approx(0.23)
+    assert move_slider(tiny, "height", "PageUp", times=4) > 0.4
+    assert line_height(tiny) > before + 0.1
+    assert tiny.locator("img").count() == 1, "the picture is on the page twice"
+
+
+def test_keys_choose_an_option(tiny):
+    before = picture(tiny, "kind")
+    tiny.get_by_label("kind").press("d")  # the option that begins with it
+    explorer(tiny, "kind").locator(f"img:not([src='{before}'])").wait_for()
+    assert tiny.get_by_label("kind").input_value() == "dashed"
+
+
+def test_an_error_takes_the_place_of_the_picture(tiny):
+    handle = slider(tiny, "height").get_by_role("slider")
+    handle.press("End")
+    alert = explorer(tiny, "height").get_by_role("alert")
+    alert.wait_for()
+    assert alert.inner_text() == "ValueError: too high"
+    assert not explorer(tiny, "height").locator("img").is_visible()
+    move_slider(tiny, "height", "Home", times=1)
+    assert alert.count() == 0
+    assert explorer(tiny, "height").locator("img").is_visible()
+
+
+def test_dragging_leaves_no_backlog(tiny):
+    moves, pause = 60, 0.2
+    ask(tiny, f"pause = {pause}; calls.clear()")
+    box = slider(tiny, "height").get_by_role("slider").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tiny.mouse.move(x, y)
+    tiny.mouse.down()
+    for step in range(moves):
+        tiny.mouse.move(x + 3 * step, y)
+        tiny.wait_for_timeout(10)
+    tiny.mouse.up()
+    released = time.monotonic()
+    tiny.evaluate(IDLE)
+    waited = time.monotonic() - released
+    shown = float(slider(tiny, "height").locator(".widget-readout").inner_text())
+    last, drawn = map(float, ask(tiny, "print(calls[-1], len(calls))").split())
+    print(f"{moves} moves, {drawn:.0f} pictures, the last one {waited:.2f} s after release")
+    assert last == pytest.approx(shown)
+    assert shown > 0.4
+    assert waited < moves * pause / 3, "the kernel drew values that were out of date"
+
+
+@pytest.mark.parametrize("notebook", [n for n in SLIDERS if (NOTEBOOKS / f"{n}.ipynb").exists()])
+def test_notebook(page, lab, notebook):
+    open_and_run(page, lab, f"{notebook}.ipynb")
+    before = slider(page, SLIDERS[notebook]).locator(".widget-readout").inner_text()
+    assert move_slider(page, SLIDERS[notebook]) != float(before)
