@@ -36,3 +36,7 @@ verify: setup  ## check that every notebook keeps the form of a lesson
 
 clean:  ## remove what runs have written
 	rm -rf output .pytest_cache .ruff_cache .hypothesis
+
+readme: setup  ## take the runs in output/ over into docs/, and write the README's tables
+	$(BIN)/patchcore-course verify --summaries output --fix
+	$(BIN)/python docs/readme.py --take output

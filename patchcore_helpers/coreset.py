@@ -176,7 +176,7 @@ def _greedy(space, n_centers, weights2, first, bar):
     nearest = torch.full((n,), torch.inf)  # squared distance to the nearest centre; chosen: -1
     norms = torch.cat(_in_threads(lambda p: space.centred(p).square().sum(1), space.parts()))
     # below `doubt` a row's priority is lost in the rounding of ||x||^2 - 2 x.c + ||c||^2 ...
-    doubt = norms * (8 * torch.finfo(torch.float32).eps / TOLERANCE)
+    doubt = norms * (16 * torch.finfo(torch.float32).eps / TOLERANCE)
     doubt = doubt if weights2 is None else (doubt * weights2).float()
     by_difference = torch.zeros(n, dtype=torch.bool)  # ... so these rows get ||x - c||^2 instead
     indices, reached, fresh, size = [first], [], [first], min(POOL, 128)
@@ -349,10 +349,10 @@ def nested_min_distances(queries, bank, sizes):
         for k, (a, b) in enumerate(pairwise(edges)):
             for s in range(a, b, CENTERS):
                 e = min(s + CENTERS, b)
-                found, at = _products(centred, minus_twice[s:e], squares[s:e]).min(1)
-                closer = found < lowest
-                lowest = torch.where(closer, found, lowest)
-                winner = torch.where(closer, at + s, winner)
+                found = _products(centred, minus_twice[s:e], squares[s:e])
+                least = found.amin(1)
+                closer = (least < lowest).nonzero()[:, 0]  # fewer and fewer, so look only there
+                lowest[closer], winner[closer] = least[closer], found[closer].argmin(1) + s
             out[k, part] = (rows - bank[winner]).norm(dim=1).numpy()
 
     _in_threads(search, _parts(len(queries)))
@@ -397,7 +397,7 @@ def _offset_and_scale(rows):
 
     def survey(part):
         piece = _tensor(rows[part])
-        return *piece.aminmax(dim=0), piece.sum(0, dtype=torch.float64)
+        return piece.amin(0), piece.amax(0), piece.sum(0, dtype=torch.float64)
 
     low, high, total = zip(*_in_threads(survey, _parts(len(rows))), strict=True)
     low, high = torch.stack(low).amin(0).double(), torch.stack(high).amax(0).double()

@@ -193,8 +193,9 @@ def _load_elpv(name, seed):
 
 def _find_mask(folder, image):
     """The mask of an image in the MVTec AD layout: <name>_mask.png, or <name>.png, any case."""
-    wanted = [f"{image.stem}_mask".lower(), image.stem.lower()]
-    found = {p.stem.lower(): p for p in image_files(folder)} if folder.is_dir() else {}
+    files = image_files(folder) if folder.is_dir() else []
+    found = {p.stem.lower(): p for p in files} | {p.stem: p for p in files}
+    wanted = (s for stem in (f"{image.stem}_mask", image.stem) for s in (stem, stem.lower()))
     return next((found[stem] for stem in wanted if stem in found), None)
 
 
@@ -246,12 +247,14 @@ def load_folder(folder, name=None):
         raise CourseError(
             f"{folder / 'test'}: holds no image in a folder such as test/good or test/scratch"
         )
-    return Category(name or folder.name, train, test)
+    return Category(name or folder.resolve().name, train, test)
 
 
 def category_names():
     """The category names that need no files of one's own."""
-    return ["elpv/mono", "elpv/poly"]
+    from .rendering import RENDERED  # which draws on this module
+
+    return ["elpv/mono", "elpv/poly", *RENDERED]
 
 
 def load_category(name, *, data_dir="data", seed=0):
@@ -260,11 +263,11 @@ def load_category(name, *, data_dir="data", seed=0):
     Parameters
     ----------
     name : str or path
-        ``elpv/mono`` or ``elpv/poly``, a path below `data_dir`, or a folder in the MVTec AD layout.
+        One of `category_names`, a path below `data_dir`, or a folder in the MVTec AD layout.
     data_dir : path
         The folder that holds ``mvtec_ad/`` and other data sets.
     seed : int
-        Drives the split of data sets that come without one (ELPV).
+        Drives the split of data sets that come without one (ELPV), and what is rendered.
 
     Returns
     -------
@@ -277,8 +280,14 @@ def load_category(name, *, data_dir="data", seed=0):
     (200, 200, 313)
     """
     name = str(name)
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise CourseError(f"seed={seed!r}: give a whole number from 0")
     if name in ("elpv/mono", "elpv/poly"):
         return _load_elpv(name, seed)
+    from .rendering import RENDERED
+
+    if name in RENDERED:
+        return RENDERED[name](name, seed)
     below = Path(data_dir) / name
     if below.is_dir():
         return load_folder(below, name)

@@ -3,11 +3,15 @@
 import time
 
 import numpy as np
+import pandas as pd
 
+from .coreset import nested_min_distances
 from .features import as_size
 from .images import resize_mask
 from .lesson import peak_rss_mb
 from .metrics import au_pro, image_auroc, pixel_auroc
+from .neighbours import ExactSearch
+from .patchcore import PatchCore, image_scores
 
 
 def test_masks(category, size):
@@ -84,3 +88,105 @@ def evaluate(category, model):
         "peak_rss_mb": round(peak_rss_mb(), 1),
     }
     return results, inspection
+
+
+def compare_layers(category, choices, **options):
+    """Evaluate several choices of backbone and layers on one category.
+
+    Parameters
+    ----------
+    category : Category
+    choices : list of (backbone name, layers)
+    **options : other parameters of PatchCore
+
+    Returns
+    -------
+    DataFrame
+        Columns network, layers, grid, channels, image_auroc, pixel_auroc, au_pro, seconds (fit and
+        score together).
+    """
+    rows = []
+    for backbone, layers in choices:
+        model = PatchCore(backbone, layers=layers, **options)
+        results, _ = evaluate(category, model)
+        part = "block" if model.extractor_.backbone.patch_size else "stage"
+        rows.append(
+            {
+                "network": backbone,
+                "layers": f"{backbone.split('_')[0]} {part} {'+'.join(map(str, layers))}",
+                "grid": "{} x {}".format(*model.grid_),
+                "channels": model.memory_bank_.shape[1],
+                **{key: results[key] for key in ("image_auroc", "pixel_auroc", "au_pro")},
+                "seconds": round(results["fit_seconds"] + results["score_seconds"], 2),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def nested_patch_scores(model, images, sizes, progress=None):
+    """Patch scores at several bank sizes from one pass over a bank in greedy order.
+
+    Parameters
+    ----------
+    model : PatchCore
+        Fitted, with the largest bank and `n_neighbors=1`; its rows stand in the order of the choice.
+    images : sequence of samples, paths, PIL images or uint8 arrays
+    sizes : increasing sequence of int
+        Bank sizes, at most the model's own; the first j rows are the greedy coreset of size j.
+
+    Returns
+    -------
+    float32 array of shape (len(sizes), n, rows, columns)
+    """
+    parts = []
+    for batch in model.extractor_.patches(list(images), progress):
+        l2 = nested_min_distances(model._vectors(batch.numpy()), model.memory_bank_, sizes)
+        parts.append(model._distance(l2).reshape(len(sizes), *batch.shape[:3]))
+    return np.concatenate(parts, axis=1)
+
+
+def ratio_table(model, category, ratios, progress=None):
+    """AUROC, size and search time of every coreset that the model's bank contains.
+
+    Parameters
+    ----------
+    model : PatchCore
+        Fitted at the largest of the ratios.
+    category : Category
+    ratios : increasing sequence of float
+
+    Returns
+    -------
+    table : DataFrame
+        Columns ratio, bank_size, megabytes, image_auroc, search_ms (median per image).
+    patch_scores : float32 array of shape (len(ratios), n_test, rows, columns)
+    """
+    sizes = [max(1, round(ratio * model.n_patches_)) for ratio in ratios]
+    patch_scores = nested_patch_scores(model, category.test, sizes, progress)
+    one_image = model._vectors(model.extractor_.extract(category.test[:1]))
+    rows = []
+    for ratio, size, scores in zip(ratios, sizes, patch_scores, strict=True):
+        bank = model.memory_bank_[:size]
+        rows.append(
+            {
+                "ratio": ratio,
+                "bank_size": size,
+                "megabytes": bank.nbytes / 1e6,
+                "image_auroc": image_auroc(
+                    category.labels, image_scores(scores, model.image_score)
+                ),
+                "search_ms": 1000 * median_seconds(ExactSearch().fit(bank).query, one_image),
+            }
+        )
+    return pd.DataFrame(rows), patch_scores
+
+
+def median_seconds(call, *arguments, repeats=7):
+    """Median time of a call, after one that is not counted."""
+    call(*arguments)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call(*arguments)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))

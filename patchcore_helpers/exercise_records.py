@@ -46,6 +46,33 @@ def exercise(notebook, **record):
 
 @exercise(
     "01_introduction",
+    signature="def nearest_distance(patch, bank):",
+    question="Return the Euclidean distance from one patch, an array of shape (c,), to its nearest "
+    "row of the memory bank, an array of shape (rows, c). This is the patch score.",
+    hint="`bank - patch` subtracts the patch from every row. Take the length of every row of the "
+    "difference with np.linalg.norm and axis=1, then the smallest.",
+    solution="return np.linalg.norm(bank - patch, axis=1).min()",
+    wrong=(
+        "return np.linalg.norm(bank - patch)",
+        "return ((bank - patch) ** 2).sum(axis=1).min()",
+        "return np.abs(bank - patch).sum(axis=1).min()",
+        "return np.linalg.norm(bank - patch, axis=1).mean()",
+        "return np.linalg.norm(bank - patch, axis=1).argmin()",
+    ),
+)
+def nearest_distance(answer):
+    random = np.random.default_rng(0)
+    for rows, width in [(1, 3), (5, 2), (40, 16)]:
+        patch, bank = random.normal(size=width), random.normal(size=(rows, width))
+        right = min(math.dist(patch, row) for row in bank)
+        given = answer(patch.copy(), bank.copy())
+        if not np.isclose(given, right):
+            return f"for a bank of {rows} rows it gave {given:.4g}, not {right:.4g}"
+    return True
+
+
+@exercise(
+    "01_introduction",
     signature="def conformal_threshold(calibration_scores, alpha):",
     question="You have the image scores of normal images that the model has not seen. Return a "
     "threshold that the score of one more normal image exceeds with probability at most `alpha`, "
@@ -79,27 +106,123 @@ def conformal_threshold(answer):
 
 
 @exercise(
-    "01_introduction",
-    signature="def nearest_distance(patch, bank):",
-    question="Return the Euclidean distance from one patch, an array of shape (c,), to its nearest "
-    "row of the memory bank, an array of shape (rows, c). This is the patch score.",
-    hint="`bank - patch` subtracts the patch from every row. Take the length of every row of the "
-    "difference with np.linalg.norm and axis=1, then the smallest.",
-    solution="return np.linalg.norm(bank - patch, axis=1).min()",
+    "02_feature_unfolding",
+    signature="def mean_3x3(feature_map):",
+    question="`feature_map` is an array of shape (height, width). Return the mean of every 3x3 "
+    "neighbourhood, in an array of the same shape. Beyond the border stand zeros, and they count: "
+    "always divide by 9.",
+    hint="Pad with np.pad(feature_map, 1). The nine shifted views padded[i : i + height, "
+    "j : j + width], for i and j from 0 to 2, hold the nine neighbours of every place.",
+    solution="""
+        height, width = feature_map.shape
+        padded = np.pad(feature_map, 1)
+        views = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+        return np.mean(views, axis=0)
+        """,
     wrong=(
-        "return np.linalg.norm(bank - patch)",
-        "return ((bank - patch) ** 2).sum(axis=1).min()",
-        "return np.abs(bank - patch).sum(axis=1).min()",
-        "return np.linalg.norm(bank - patch, axis=1).mean()",
-        "return np.linalg.norm(bank - patch, axis=1).argmin()",
+        "return np.full(feature_map.shape, feature_map.mean())",
+        "height, width = feature_map.shape\n"
+        "padded = np.pad(feature_map, 1, mode='edge')\n"
+        "return np.mean([padded[i : i + height, j : j + width] for i in range(3) "
+        "for j in range(3)], axis=0)",
+        "height, width = feature_map.shape\n"
+        "padded = np.pad(feature_map, 1)\n"
+        "return np.sum([padded[i : i + height, j : j + width] for i in range(3) "
+        "for j in range(3)], axis=0)",
     ),
 )
-def nearest_distance(answer):
+def mean_3x3(answer):
     random = np.random.default_rng(0)
-    for rows, width in [(1, 3), (5, 2), (40, 16)]:
-        patch, bank = random.normal(size=width), random.normal(size=(rows, width))
-        right = min(math.dist(patch, row) for row in bank)
-        given = answer(patch.copy(), bank.copy())
-        if not np.isclose(given, right):
-            return f"for a bank of {rows} rows it gave {given:.4g}, not {right:.4g}"
+    for shape in [(4, 4), (1, 1), (3, 7)]:
+        values = random.normal(size=shape)
+        right = np.zeros(shape)
+        for row, column in np.ndindex(shape):
+            near = values[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+            right[row, column] = near.sum() / 9
+        given = np.asarray(answer(values.copy()))
+        if given.shape != shape:
+            return f"for a map of shape {shape} it gave shape {given.shape}"
+        if not np.allclose(given, right):
+            return f"for a map of shape {shape} some means are wrong"
+    return True
+
+
+@exercise(
+    "02_feature_unfolding",
+    signature="def patches_per_image(height, width, patch_size):",
+    question="A ViT cuts its input into squares of `patch_size` pixels; here the image is first "
+    "resized to the nearest smaller multiple of that size in each direction. How many patches "
+    "come out of an image of `height` x `width` pixels?",
+    hint="Whole squares per column times whole squares per row; `//` drops the remainder.",
+    solution="return (height // patch_size) * (width // patch_size)",
+    wrong=(
+        "return height * width // patch_size**2",
+        "return round(height / patch_size) * round(width / patch_size)",
+        "return (height // patch_size) ** 2",
+    ),
+)
+def patches_per_image(answer):
+    for height, width, size in [(252, 252, 14), (256, 256, 14), (224, 518, 14), (100, 60, 16)]:
+        right = len(range(size, height + 1, size)) * len(range(size, width + 1, size))
+        given = answer(height, width, size)
+        if given != right:
+            return (
+                f"for {height} x {width} pixels and patches of {size} it gave {given}, not {right}"
+            )
+    return True
+
+
+@exercise(
+    "03_coreset",
+    signature="def next_pick(points, chosen):",
+    question="`points` is an array of shape (n, c), `chosen` a list of the rows picked so far. "
+    "Return the row that greedy k-center picks next.",
+    hint="First the distance of every point to its nearest chosen point (a minimum over the "
+    "chosen ones), then the row where that distance is largest (argmax).",
+    solution="""
+        distances = np.linalg.norm(points[:, None] - points[chosen], axis=2)
+        return distances.min(axis=1).argmax()
+        """,
+    wrong=(
+        "return np.linalg.norm(points[:, None] - points[chosen], axis=2).max(axis=1).argmax()",
+        "return np.linalg.norm(points[:, None] - points[chosen], axis=2).min(axis=1).argmin()",
+        "return np.linalg.norm(points - points[chosen[-1]], axis=1).argmax()",
+        "return np.linalg.norm(points - points[chosen].mean(axis=0), axis=1).argmax()",
+    ),
+)
+def next_pick(answer):
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        points, chosen = random.normal(size=(30, 3)), [int(i) for i in random.permutation(30)[:4]]
+        nearest = [min(math.dist(point, points[i]) for i in chosen) for point in points]
+        right, given = nearest.index(max(nearest)), answer(points.copy(), list(chosen))
+        if given != right:
+            return f"with rows {chosen} chosen it picked {given}, not {right}"
+    return True
+
+
+@exercise(
+    "03_coreset",
+    signature="def picks_needed(radii, wanted):",
+    question="`radii[j]` is the coverage radius after j + 1 picks of a greedy run; it never grows. "
+    "Return the smallest number of picks whose radius is at most `wanted`, or None if the run "
+    "did not get there.",
+    hint="np.flatnonzero(radii <= wanted) lists the places where the radius is small enough; the "
+    "first place j means j + 1 picks.",
+    solution="""
+        enough = np.flatnonzero(radii <= wanted)
+        return int(enough[0]) + 1 if len(enough) else None
+        """,
+    wrong=(
+        "return int(np.argmax(radii <= wanted)) + 1",
+        "return int(np.flatnonzero(radii <= wanted)[0]) if radii[-1] <= wanted else None",
+        "return int((radii <= wanted).sum()) or None",
+    ),
+)
+def picks_needed(answer):
+    radii = np.array([9.0, 6.5, 6.5, 4.0, 2.5, 2.0])
+    for wanted, right in [(9.5, 1), (6.5, 2), (4.2, 4), (2.0, 6), (1.0, None)]:
+        given = answer(radii.copy(), wanted)
+        if given != right:
+            return f"for a radius of {wanted} it gave {given}, not {right}"
     return True

@@ -1,6 +1,6 @@
 """Show and check the exercises of `exercise_records`.
 
-In a notebook, an exercise is one cell tagged ``exercise-<name>``: the stub, an empty line and
+In a notebook, an exercise is one cell tagged ``exercise-<name>``: the stub, two empty lines and
 ``exercises.check("<name>", <name>)``, with ``_`` for ``-`` in the variable. A stub returns ``...``
 and counts as blank.
 """
@@ -112,7 +112,7 @@ def inject(notebook, answers):
         cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", ())]
         if len(cells) != 1 or call not in cells[0].source:
             raise CourseError(f"exercise {name}: make one cell tagged {tag} that has {call}, ...)")
-        cells[0].source = source + "\n\n" + cells[0].source[cells[0].source.index(call) :]
+        cells[0].source = source + "\n\n\n" + cells[0].source[cells[0].source.index(call) :]
     return notebook
 
 

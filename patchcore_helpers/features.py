@@ -32,7 +32,7 @@ def as_size(image_size):
         height, width = (int(n) for n in pair)
         if (height, width) != tuple(pair) or min(height, width) < 1:
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise CourseError(
             f"image_size={image_size!r}: give pixels per side, or (height, width)"
         ) from None
@@ -123,7 +123,10 @@ class Extractor:
     image_size : int or (height, width), pixels
         Images are resized to it bilinearly with antialiasing, no crop. A ViT sees the nearest
         smaller multiple of its patch size; a CNN takes any size.
-    aggregation, neighbourhood : see `aggregate`
+    aggregation : "concat" or "paper"
+        See `aggregate`.
+    neighbourhood : odd int, optional
+        By default 3 for a CNN and 1 for a ViT, whose tokens have looked at all others already.
     precision : "auto", "float32" or "bfloat16"
     batch_size : int
     cache : FeatureCache, optional
@@ -135,7 +138,7 @@ class Extractor:
         image_size=256,
         *,
         aggregation="concat",
-        neighbourhood=3,
+        neighbourhood=None,
         precision="auto",
         batch_size=16,
         cache=None,
@@ -144,8 +147,12 @@ class Extractor:
             raise CourseError(
                 f"aggregation={aggregation!r}: choose one of {', '.join(AGGREGATIONS)}"
             )
+        if neighbourhood is None:
+            neighbourhood = 1 if backbone.patch_size else 3
         if not isinstance(neighbourhood, int) or neighbourhood < 1 or neighbourhood % 2 == 0:
             raise CourseError(f"neighbourhood={neighbourhood!r}: give an odd number such as 3")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise CourseError(f"batch_size={batch_size!r}: give a whole number from 1")
         self.backbone, self.cache, self.batch_size = backbone, cache, batch_size
         self.aggregation, self.neighbourhood = aggregation, neighbourhood
         height, width = as_size(image_size)
@@ -173,7 +180,8 @@ class Extractor:
             self.precision,
         ]
 
-    def _prepare(self, item):
+    def prepare(self, item):
+        """One image as the backbone takes it: float32 tensor of shape (3, height, width)."""
         image = read_item(item).resize(self.input_size[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return (pixels.float() / 255 - self.mean) / self.std
@@ -185,7 +193,7 @@ class Extractor:
 
             def decode_ahead():
                 wanted = 2 * self.batch_size - len(ahead)
-                ahead.extend(pool.submit(self._prepare, item) for item in islice(source, wanted))
+                ahead.extend(pool.submit(self.prepare, item) for item in islice(source, wanted))
 
             decode_ahead()
             while ahead:
@@ -239,6 +247,59 @@ class Extractor:
             out[start : start + len(batch)] = batch.numpy()
             start += len(batch)
         return out
+
+
+def field_of_view(extractor, item, row, column, draws=4, seed=0):
+    """How strongly each pixel moves one patch vector: its effective receptive field (Luo et al. 2016).
+
+    The patch vector is multiplied by random signs and differentiated with respect to the image; the
+    root mean square over the draws estimates the length of the vector's derivative, pixel by pixel.
+
+    Parameters
+    ----------
+    extractor : Extractor
+    item : sample, path, PIL image or uint8 array
+    row, column : int
+        Place of the patch in the grid.
+    draws : int
+    seed : int
+
+    Returns
+    -------
+    float32 array of shape `extractor.input_size`, largest value 1
+    """
+    image = extractor.prepare(item)[None].requires_grad_()
+    maps = extractor.backbone.maps(image, gradient=True)
+    patches = aggregate(maps, extractor.aggregation, extractor.neighbourhood)
+    if not (0 <= row < patches.shape[1] and 0 <= column < patches.shape[2]):
+        raise CourseError(f"patch ({row}, {column}): the grid is {tuple(patches.shape[1:3])}")
+    vector, total = patches[0, row, column], 0
+    signs = torch.randint(0, 2, (draws, len(vector)), generator=torch.manual_seed(seed)) * 2.0 - 1
+    for sign in signs:
+        (gradient,) = torch.autograd.grad(vector @ sign, image, retain_graph=True)
+        total = total + gradient[0].square().sum(0)
+    return (total.sqrt() / total.sqrt().max().clamp_min(1e-12)).numpy()
+
+
+def patch_box(row, column, grid, size):
+    """Pixels (left, top, right, bottom) of the grid cell that a patch stands on.
+
+    Parameters
+    ----------
+    row, column : int
+    grid : (rows, columns)
+    size : (height, width) of the image, pixels
+
+    Examples
+    --------
+    >>> patch_box(1, 2, grid=(32, 32), size=(256, 256))
+    (16, 8, 24, 16)
+    """
+    edges = [round(i * n / k) for i, n, k in (
+        (column, size[1], grid[1]), (row, size[0], grid[0]),
+        (column + 1, size[1], grid[1]), (row + 1, size[0], grid[0]),
+    )]  # fmt: skip
+    return tuple(edges)
 
 
 def extract(items, backbone, image_size=256, *, progress=None, **options):

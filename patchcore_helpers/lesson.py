@@ -1,6 +1,7 @@
 """What a notebook leaves behind: figures, tables and the numbers that its prose may quote."""
 
 import base64
+import contextlib
 import html
 import io
 import json
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from IPython.display import display
 
 from patchcore_helpers.errors import CourseError
@@ -72,7 +74,7 @@ record None where there is no value
         display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
 
     def table(self, table, name):
-        """Show a `pandas.DataFrame` and save it as `<name>.csv`, with the index if it has a name."""
+        """Show a `pandas.DataFrame` and save it as `<name>.csv`, with its index if named."""
         named = any(level is not None for level in table.index.names)
         self._write("", name, ".csv", table.to_csv(index=named))
         display(table)
@@ -123,14 +125,30 @@ record None where there is no value
             ) from None
 
 
-def peak_rss_mb(who=resource.RUSAGE_SELF):
-    """Largest resident memory so far, in megabytes of 10^6 bytes.
+def peak_rss_mb(pid="self"):
+    """Largest resident memory of a process so far, in megabytes of 10^6 bytes.
+
+    Linux counts it for each program (`VmHWM`); its `getrusage` would also count the memory of the
+    larger program that started this one. Elsewhere another process's present memory is taken.
 
     Parameters
     ----------
-    who : int
-        `resource.RUSAGE_SELF`, or `resource.RUSAGE_CHILDREN` for the largest process that was
-        started and has ended.
+    pid : int or "self"
+
+    Returns
+    -------
+    float
+        0.0 for a process that has ended.
     """
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(who).ru_maxrss * unit / 1e6
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status)  # kB here means 1024 bytes
+        return int(peak[1]) * 1024 / 1e6 if peak else 0.0
+    except OSError:
+        if sys.platform == "linux":
+            return 0.0
+    if pid == "self":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).memory_info().rss / 1e6
+    return 0.0

@@ -22,7 +22,6 @@ from patchcore_helpers.runner import (
     declared_parameters,
     find_notebooks,
     label,
-    notebooks_folder,
     read_notebook,
     read_summary,
     tags,
@@ -83,10 +82,6 @@ def render(text, numbers):
             return f"<!--={match[1]}-->?<!--/-->"
 
     return re.sub(r"<!--=(([\w.]+):([^>]*?))-->.*?<!--/-->", put, text, flags=re.DOTALL)
-
-
-def _unmet(text):
-    return re.findall(r"<!--=([^>]*?)-->\?<!--/-->", text)
 
 
 def save_summaries(output, runs):
@@ -156,7 +151,7 @@ def tidy(notebook, path, runs):
     found, (committed, numbers) = [], committed_runs(runs)
     cells, run = notebook["cells"], committed.get(path.stem)
     numbers |= run["results"] if run else {}
-    if notebook["metadata"] != METADATA or notebook["nbformat_minor"] != 5:
+    if notebook.get("metadata") != METADATA or notebook.get("nbformat_minor") != 5:
         found.append("its metadata is not just the kernel python3 in notebook format 4.5")
         notebook |= {"metadata": copy.deepcopy(METADATA), "nbformat_minor": 5}
     links = _links(path)
@@ -223,7 +218,8 @@ def check(notebook, path, runs):
     goals = re.search(rf"^{LEARN}$(.*?)(?=^#|\Z)", everything, re.MULTILINE | re.DOTALL)
     if goals and not 3 <= len(re.findall(r"^- ", goals[1], re.MULTILINE)) <= 5:
         found.append(f"{LEARN}: write three to five points, each behind `- `")
-    found += [f"no committed run fits the mark `{m}`; mend either" for m in _unmet(everything)]
+    unmet = re.findall(r"<!--=([^>]*?)-->\?<!--/-->", everything)
+    found += [f"no committed run fits the mark `{mark}`; mend either" for mark in unmet]
     found += [
         f"a link leads to {target}, which does not exist; remove it"
         for target in re.findall(r"\]\(([^)#:]+\.ipynb)", everything)
@@ -332,7 +328,9 @@ def verify(path, runs, fix=False):
 
 def add_arguments(parser):
     """Add the arguments of `patchcore-course verify`."""
-    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="default: all, and README")
+    parser.add_argument(
+        "notebooks", nargs="*", metavar="NOTEBOOK", help="path, name or number; none: all"
+    )
     parser.add_argument("--fix", action="store_true", help="mend what needs no author")
     parser.add_argument(
         "--summaries", type=Path, metavar="OUTPUT", help="first take over the runs of this folder"
@@ -340,10 +338,9 @@ def add_arguments(parser):
 
 
 def command(args):
-    """Check notebooks, and the numbers in README.md; returns 1 if something is left to mend."""
-    paths = find_notebooks(args.notebooks)
-    root = paths[0].parent.parent if args.notebooks else notebooks_folder().parent
-    runs, n_left = root / "docs" / "runs", 0
+    """Check notebooks; returns 1 if something is left to mend."""
+    paths, n_left = find_notebooks(args.notebooks), 0
+    runs = paths[0].parents[1] / "docs" / "runs"
     if args.summaries:
         print("runs taken over:", ", ".join(save_summaries(args.summaries, runs)))
     for path in paths:
@@ -353,14 +350,5 @@ def command(args):
             print(f"{path.stem}: mended: {line}")
         for line in left:
             print(f"{path.stem}: {line}")
-    readme = root / "README.md"
-    if not args.notebooks and readme.is_file():
-        text = readme.read_text("utf-8")
-        rendered = render(text, committed_runs(runs)[1])
-        if args.fix:
-            write_atomically(readme, rendered)
-        if _unmet(rendered) or (rendered != text and not args.fix):
-            n_left += 1
-            print("README.md: its numbers are not those of docs/runs; use --fix, or commit a run")
     print(f"{len(paths)} notebooks checked, {n_left or 'nothing'} to mend")
     return 1 if n_left else 0

@@ -35,6 +35,16 @@ def image_auroc(labels, scores):
     return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < labels.size else None
 
 
+def _pixel_scores(masks, maps):
+    """All pixels' scores in one row, as floats; refuses maps that are not those of the masks."""
+    if [np.shape(mask) for mask in masks] != [np.shape(values) for values in maps]:
+        raise CourseError("masks and maps must have the same shapes")
+    scores = np.concatenate([np.ravel(values) for values in maps])
+    if not np.isfinite(scores).all():
+        raise CourseError("anomaly maps hold NaN or infinite values")
+    return scores.astype(np.result_type(scores, np.float32), copy=False)
+
+
 def pixel_auroc(masks, maps):
     """Area under the ROC curve over all pixels of all images.
 
@@ -48,9 +58,8 @@ def pixel_auroc(masks, maps):
     float or None
         None if no pixel, or every pixel, is a defect.
     """
-    masks = np.concatenate([np.ravel(mask) for mask in masks])
-    maps = np.concatenate([np.ravel(values) for values in maps])
-    return image_auroc(masks.astype(np.uint8), maps)
+    scores = _pixel_scores(masks, maps)
+    return image_auroc(np.concatenate([np.ravel(mask) for mask in masks]).astype(np.uint8), scores)
 
 
 def au_pro(masks, maps, limit=0.3):
@@ -74,6 +83,7 @@ def au_pro(masks, maps, limit=0.3):
     """
     if not 0 < limit <= 1:
         raise CourseError(f"limit={limit}: give a false positive rate above 0 and at most 1")
+    scores = _pixel_scores(masks, maps)
     sizes, region_of, first = [], [], 1
     for mask in masks:
         regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
@@ -81,9 +91,6 @@ def au_pro(masks, maps, limit=0.3):
         region_of.append(np.where(regions > 0, regions + first - 1, 0).ravel())
         first += count
     sizes, region_of = np.concatenate(sizes), np.concatenate(region_of)
-    scores = np.concatenate([np.ravel(values) for values in maps])
-    if scores.shape != region_of.shape:
-        raise CourseError("masks and maps must have the same shapes")
     normal = region_of == 0
     if not len(sizes) or not normal.any():
         return None

@@ -5,7 +5,7 @@ import torch
 
 from .errors import CourseError
 
-ROWS = 8192  # queries per block: the block of distances stays in cache and memory stays flat
+ENTRIES = 2**24  # numbers per block (64 MB): memory stays flat whatever the size of the bank
 
 
 def check_patches(patches, name="patches", width=None):
@@ -54,7 +54,8 @@ class ExactSearch:
         patches = torch.from_numpy(check_patches(patches, width=self.bank.shape[1]))
         k = min(k, len(self.bank))
         distances, indices = [], []
-        for block in patches.split(ROWS):
+        rows = max(1, ENTRIES // max(len(self.bank), k * self.bank.shape[1]))
+        for block in patches.split(rows):
             scores = torch.addmm(self.squares, block - self.mean, self.centred.T, alpha=-2)
             near = (
                 scores.argmin(1, keepdim=True) if k == 1 else scores.topk(k, largest=False).indices

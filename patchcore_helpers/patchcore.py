@@ -111,6 +111,8 @@ class PatchCore(BaseEstimator):
         Which of the training patches were kept, in the order of the choice. None after `load`.
     n_patches_ : int
         How many training patches there were.
+    grid_ : (rows, columns)
+        Of patches in an image; set by `fit`.
     threshold_ : float
         Set by `calibrate`.
 
@@ -133,7 +135,7 @@ class PatchCore(BaseEstimator):
         weights=None,
         image_size=256,
         aggregation="concat",
-        neighbourhood=3,
+        neighbourhood=None,
         coreset_ratio=0.01,
         sampler="k_center",
         projection=128,
@@ -174,8 +176,6 @@ class PatchCore(BaseEstimator):
             raise CourseError(f"n_neighbors={k!r}: give a whole number from 1")
         if not isinstance(self.sigma, (int, float)) or not 0 <= self.sigma < math.inf:
             raise CourseError(f"sigma={self.sigma!r}: give pixels, 0 or more")
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise CourseError(f"batch_size={self.batch_size!r}: give a whole number from 1")
         for name, known in (
             ("sampler", SAMPLERS),
             ("image_score", IMAGE_SCORES),
@@ -218,12 +218,15 @@ class PatchCore(BaseEstimator):
         self
         """
         extractor = self._make_extractor()
-        patches = self._vectors(extractor.extract(images, self._label("memory bank")))
+        patches = extractor.extract(images, self._label("memory bank"))
+        grid, patches = patches.shape[1:3], self._vectors(patches)
         check_patches(patches, f"features of {self.backbone}")
         count = max(1, round(self.coreset_ratio * len(patches)))
         options = {"projection": self.projection} if self.sampler != "random" else {}
         coreset = SAMPLERS[self.sampler](patches, count, random_state=self.random_state, **options)
-        return self._remember(extractor, patches[coreset.indices], len(patches), coreset)
+        self._remember(extractor, patches[coreset.indices], len(patches), coreset)
+        self.grid_ = grid
+        return self
 
     def _remember(self, extractor, bank, n_patches, coreset=None):
         self.extractor_ = extractor
@@ -233,6 +236,24 @@ class PatchCore(BaseEstimator):
         self.coreset_ = coreset
         vars(self).pop("threshold_", None)
         return self
+
+    def origin(self, rows):
+        """Where rows of the memory bank come from: (image of `fit`, grid row, grid column) each.
+
+        Parameters
+        ----------
+        rows : int array of shape (k,)
+
+        Returns
+        -------
+        int array of shape (k, 3)
+        """
+        check_is_fitted(self, "coreset_")
+        if self.coreset_ is None:
+            raise CourseError("a loaded memory bank does not know its images; fit it again")
+        rows_, columns = self.grid_
+        image, place = np.divmod(self.coreset_.indices[np.asarray(rows)], rows_ * columns)
+        return np.stack([image, *np.divmod(place, columns)], axis=1)
 
     def _label(self, text):
         return text if self.progress else None

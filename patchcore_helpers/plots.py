@@ -241,3 +241,283 @@ def threshold_view(labels, scores, samples, threshold):
         else:
             ax.set_title(f"{title}\nnone", fontsize=10)
     return figure
+
+
+def _numbers(ax, values, title):
+    ax.imshow(values, cmap="Blues", vmin=0, vmax=1.6 * values.max())
+    for (row, column), value in np.ndenumerate(values):
+        ax.text(column, row, f"{value:.3g}", ha="center", va="center")
+    ax.set_title(title, fontsize=11)
+    ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+
+
+def toy_unfold(padded, mean, row, column):
+    """A small map with its border of zeros, one 3x3 neighbourhood marked, and the map of means.
+
+    Parameters
+    ----------
+    padded : array of shape (height + 2, width + 2)
+    mean : array of shape (height, width)
+    row, column : int
+        The place, in `mean`, whose neighbourhood is marked.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.9))
+    _numbers(left, padded, "feature map, with a border of zeros")
+    _numbers(right, mean, "mean of each 3x3 neighbourhood")
+    left.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 3, 3, fill=False, ec=DEFECT, lw=3))
+    right.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=DEFECT, lw=3))
+    return figure
+
+
+def layer_maps(image, maps, names):
+    """An image, and the mean activation of each layer's feature map.
+
+    Parameters
+    ----------
+    image : sample, path, PIL image or uint8 array
+    maps : list of arrays of shape (channels, height, width)
+    names : list of str
+    """
+    figure, axes = plt.subplots(1, len(maps) + 1, figsize=(11, 11 / (len(maps) + 1) + 0.5))
+    _picture(axes[0], image, "image")
+    for ax, feature_map, name in zip(axes[1:], maps, names, strict=True):
+        ax.imshow(np.abs(feature_map).mean(0))
+        channels, height, width = feature_map.shape
+        ax.set_title(f"{name}\n{height} x {width}, {channels} channels", fontsize=10)
+        ax.set_axis_off()
+    return figure
+
+
+def fields_of_view(image, fields, boxes, titles):
+    """What one patch vector sees: its field of view over the image, and its grid cell.
+
+    Parameters
+    ----------
+    image : sample, path, PIL image or uint8 array
+    fields : list of arrays of shape (height, width), largest value 1
+    boxes : list of (left, top, right, bottom), pixels
+    titles : list of str
+    """
+    figure, axes = plt.subplots(1, len(fields), figsize=(11, 11 / len(fields) + 0.4), squeeze=False)
+    pixels = image.read() if isinstance(image, Sample) else read_image(image)
+    for ax, field, box, title in zip(axes[0], fields, boxes, titles, strict=True):
+        overlay(ax, pixels, np.sqrt(field), (0, 1))
+        _box(ax, box)
+        ax.set_title(title, fontsize=10)
+    return figure
+
+
+def _box(ax, box, colour=SKY):
+    left, top, right, bottom = box
+    corner, width, height = (left - 0.5, top - 0.5), right - left, bottom - top
+    ax.add_patch(plt.Rectangle(corner, width, height, fill=False, ec=colour, lw=2))
+
+
+def neighbours(image, box, field, others, distances, size):
+    """A patch in its image, its field of view, and its nearest patches of the bank in theirs.
+
+    Parameters
+    ----------
+    image : sample
+    box : (left, top, right, bottom) of the patch, pixels at `size`
+    field : array of shape (height, width), or None
+    others : list of (sample, box)
+        The nearest normal patches.
+    distances : array of float, shape (len(others),)
+    size : (height, width), pixels
+    """
+    figure, axes = plt.subplots(2, 1 + len(others), figsize=(11, 5), squeeze=False)
+    for column, (sample, place) in enumerate([(image, box), *others]):
+        pixels = sample.read().resize(size[::-1])
+        above, below = axes[:, column]
+        if column == 0 and field is not None:
+            overlay(above, pixels, np.sqrt(field), (0, 1))
+        else:
+            above.imshow(pixels)
+        _box(above, place, DEFECT if column == 0 else SKY)
+        title = "chosen patch" if column == 0 else f"distance {distances[column - 1]:.2f}"
+        above.set_title(title, fontsize=10)
+        left, top, right, bottom = place
+        margin = max(24, right - left)
+        below.imshow(pixels)
+        below.set(
+            xlim=(left - margin - 0.5, right + margin - 0.5),
+            ylim=(bottom + margin - 0.5, top - margin - 0.5),
+        )
+        _box(below, place, DEFECT if column == 0 else SKY)
+        above.set_axis_off()
+        below.set_axis_off()
+    return figure
+
+
+def tile_and_patch(strip, tile, cell):
+    """A tile is a crop of the image; a patch is one position of the feature map of a tile.
+
+    Parameters
+    ----------
+    strip : PIL image
+    tile : (left, top, right, bottom), pixels of the strip
+    cell : (left, top, right, bottom), pixels of the tile
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.9), width_ratios=(3, 1))
+    left.imshow(strip)
+    _box(left, tile, ORANGE)
+    left.set_title("image; the orange square is a tile: a crop of pixels", fontsize=11)
+    right.imshow(strip.crop(tile))
+    _box(right, cell, SKY)
+    right.set_title("one tile; in blue, the cell\nof one patch: a feature vector", fontsize=11)
+    for ax in (left, right):
+        ax.set_axis_off()
+    return figure
+
+
+def layer_scores(table, measures):
+    """One dot per layer choice and measure, a panel per measure.
+
+    Parameters
+    ----------
+    table : DataFrame with a column "layers", "network", and one per measure
+    measures : dict of column to label
+    """
+    rows = np.arange(len(table))[::-1]
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(10, 0.42 * len(table) + 1.2), sharey=True
+    )
+    colours = [
+        BLUE if network == table["network"].iloc[0] else ORANGE for network in table["network"]
+    ]
+    for ax, (column, label) in zip(np.atleast_1d(axes), measures.items(), strict=True):
+        ax.hlines(rows, table[column].min(), table[column], color="0.85", lw=2)
+        ax.scatter(table[column], rows, c=colours, s=70, zorder=3)
+        best = int(np.nanargmax(table[column]))
+        ax.annotate("best", (table[column].iloc[best], rows[best]), xytext=(0, 9),
+                    textcoords="offset points", ha="center")  # fmt: skip
+        ax.set(xlabel=label, yticks=rows, ylim=(-0.7, len(table) - 0.2))
+    np.atleast_1d(axes)[0].set_yticklabels(table["layers"])
+    return figure
+
+
+def greedy_steps(points, chosen, step):
+    """The first picks of greedy k-center among points in the plane.
+
+    Points are coloured by their distance to the nearest pick; the circle is the coverage radius,
+    drawn around the point that is farthest from all picks: the next one.
+
+    Parameters
+    ----------
+    points : array of shape (n, 2)
+    chosen : int array
+        Picks in their order.
+    step : int
+        How many of them have been made.
+    """
+    centres = points[chosen[:step]]
+    distances = np.linalg.norm(points[:, None] - centres, axis=2).min(1)
+    farthest = points[distances.argmax()]
+    figure, ax = plt.subplots(figsize=(7, 4.2))
+    drawn = ax.scatter(*points.T, c=distances, s=16, cmap="viridis_r", vmin=0, vmax=4)
+    ax.scatter(*centres.T, s=90, color=DEFECT, edgecolor="white", zorder=3)
+    for number, centre in enumerate(centres, 1):
+        ax.annotate(number, centre, xytext=(6, 5), textcoords="offset points", fontweight="bold")
+    ax.add_patch(plt.Circle(farthest, distances.max(), fill=False, ec=BLACK, ls="--", lw=1.2))
+    ax.plot(*farthest, "k+", ms=12, mew=2)
+    figure.colorbar(drawn, label="distance to the nearest pick (no unit)")
+    ax.set(title=f"{step} picks, coverage radius {distances.max():.2f}", aspect="equal")
+    ax.set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)")
+    return figure
+
+
+SAMPLER_COLOURS = {"k_center": BLUE, "random": ORANGE}
+
+
+def curves(table, measures, x="ratio", group="sampler", xlabel="coreset ratio"):
+    """Mean and range over seeds of several measures, one line per group, a panel per measure.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `x`, `group`, "seed" and the measures.
+    measures : dict of column to label
+    """
+    figure, axes = plt.subplots(1, len(measures), figsize=(10, 3.8), squeeze=False)
+    for ax, (column, label) in zip(axes[0], measures.items(), strict=True):
+        for name, rows in table.groupby(group, sort=False):
+            summary = rows.groupby(x)[column].agg(["mean", "min", "max"])
+            colour = SAMPLER_COLOURS.get(name)
+            ax.plot(summary.index, summary["mean"], "o-", color=colour, label=name)
+            ax.fill_between(summary.index, summary["min"], summary["max"], color=colour, alpha=0.2)
+        ax.set(xscale="log", xlabel=xlabel, ylabel=label)
+    axes[0][0].legend()
+    return figure
+
+
+def distortion(true, projected):
+    """How far random projections bend distances: projected over true, by number of dimensions.
+
+    Parameters
+    ----------
+    true : array of shape (pairs,)
+    projected : dict of int to array of shape (pairs,)
+    """
+    figure, ax = plt.subplots(figsize=(8, 3.6))
+    ratios = [values / true for values in projected.values()]
+    parts = ax.violinplot(ratios, showextrema=False, quantiles=[[0.025, 0.5, 0.975]] * len(ratios))
+    for body in parts["bodies"]:
+        body.set(facecolor=BLUE, alpha=0.4)
+    parts["cquantiles"].set_color(BLACK)
+    ax.axhline(1, color="0.6", lw=1, ls=":")
+    ax.set_xticks(range(1, len(projected) + 1), list(projected))
+    ax.set(xlabel="dimensions after projection", ylabel="projected / true distance")
+    return figure
+
+
+def growth(table, x, xlabel, series):
+    """Seconds against a size, on logarithmic axes.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Column `x` and one column of seconds per series.
+    series : dict of column to label
+    """
+    figure, ax = plt.subplots(figsize=(7, 3.8))
+    for column, label in series.items():
+        ax.loglog(table[x], table[column], "o-", label=label)
+    ax.set(xlabel=xlabel, ylabel="seconds")
+    ax.legend()
+    return figure
+
+
+def ratio_view(table, row, sample, anomaly_map, limits):
+    """One coreset ratio: AUROC and search time along all ratios, and the heat map it gives.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `evaluation.ratio_table` makes it.
+    row : int
+        The ratio on show.
+    sample : Sample
+    anomaly_map : array of shape (height, width)
+    limits : (low, high)
+        See `overlay`.
+    """
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(11, 3.4), width_ratios=(1.3, 1.3, 1)
+    )
+    now = table.iloc[row]
+    for ax, column, label in (
+        (left, "image_auroc", "image AUROC"),
+        (middle, "search_ms", "search per image (ms)"),
+    ):
+        ax.semilogx(table["ratio"], table[column], color=SKY)
+        ax.plot(now["ratio"], now[column], "o", ms=11, color=DEFECT)
+        ax.set(xlabel="coreset ratio", ylabel=label)
+    left.set_title(f"ratio {now['ratio']:.2%}: AUROC {now['image_auroc']:.4f}")
+    size = f"{int(now['bank_size']):,} rows, {now['megabytes']:.2f} MB, {now['search_ms']:.1f} ms"
+    middle.set_title(size)
+    scale = overlay(right, sample.read(), anomaly_map, limits)
+    figure.colorbar(scale, ax=right, label="anomaly map (L2 distance)")
+    return figure

@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import re
-import resource
 import select
 import shutil
 import subprocess
@@ -42,6 +41,7 @@ from patchcore_helpers.lesson import peak_rss_mb
 
 PROFILES = ("fast", "default", "full")
 NUMBERED = "[0-9][0-9]_*.ipynb"
+PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # tags of its own cells
 TYPES = {"bool": bool, "int": int, "str": str, "list": list, "dict": dict}
 VERSIONED = ("torch", "torchvision", "timm", "faiss-cpu", "scikit-learn", "numpy", "papermill")
 THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")
@@ -138,9 +138,7 @@ def fits(value, annotation):
         case ast.Subscript(value=ast.Name(id="list"), slice=item):
             return type(value) is list and all(fits(each, item) for each in value)
     known = ", ".join(["float", *TYPES])
-    raise TypeError(
-        f"`{ast.unparse(annotation)}` cannot be checked; use {known}, list[...], | None"
-    )
+    raise TypeError(f"{ast.unparse(annotation)} cannot be checked; use {known}, list[], | None")
 
 
 def declared_parameters(notebook):
@@ -155,6 +153,9 @@ def declared_parameters(notebook):
         The annotation is an `ast.expr`; where none is written, the default's type, or None.
     problems : list of str
     """
+    for number, cell in enumerate(notebook["cells"], 1):
+        if PAPERMILL & {*tags(cell)}:
+            return {}, [f"{label(number, cell)}: left over from an earlier run; remove the cell"]
     cells = [(i, c) for i, c in enumerate(notebook["cells"], 1) if "parameters" in tags(c)]
     if len(cells) != 1:
         found = "no cell" if not cells else "more than one cell"
@@ -300,9 +301,8 @@ def check_executed(notebook):
     list of str
         One line a failure: the cell, what is wrong, the mend. Empty for a good run.
     """
-    own = {"injected-parameters", "papermill-error-cell-tag"}
     errors, unexecuted, labels = [], [], {}
-    for number, cell in enumerate((c for c in notebook["cells"] if not own & {*tags(c)}), 1):
+    for number, cell in enumerate((c for c in notebook["cells"] if not PAPERMILL & {*tags(c)}), 1):
         if cell["cell_type"] == "code":
             where = labels[str(cell["execution_count"])] = label(number, cell)
             errors += [f"{where}: {line}" for line, _ in _errors(cell["outputs"], tags(cell))]
@@ -352,11 +352,19 @@ def work():
         with lock:
             os.write(channel, (json.dumps(news) + "\n").encode())
 
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(
-            36, 1, 0, 0, 0
-        )  # PR_SET_CHILD_SUBREAPER: adopt the kernel's orphans
-    threading.Thread(target=_guard, args=(report,), daemon=True).start()
+    if sys.platform == "linux":  # PR_SET_CHILD_SUBREAPER: adopt the orphans of the kernel
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+    def measure(**_):
+        """Report the memory of the kernel and all that it started, or the largest peak of one."""
+        now, peak = 0, 0
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                now += process.memory_info().rss / 1e6
+                peak = max(peak, peak_rss_mb(process.pid))
+        report(peak_rss_mb=max(now, peak))
+
+    threading.Thread(target=_guard, args=(measure,), daemon=True).start()
 
     import nbformat
     import papermill
@@ -392,16 +400,15 @@ def work():
             execution_timeout=job["timeout"],
             kernel_manager_class=OwnKernel,
             on_cell_start=on_cell_start,
+            on_cell_executed=measure,
         )
     except papermill.PapermillExecutionError:
         pass  # the executed notebook says more
     except Exception as error:
         line = str(error).strip().partition("\n")[0]
         failures = [f"{where}: {type(error).__name__}: {line}; run the cell in JupyterLab"]
-    seconds = time.monotonic() - start
+    report(seconds=time.monotonic() - start)
     _end_descendants(psutil.Process())
-    # The kernel has ended, so its own count of its peak, which no sample missed, is known here.
-    report(seconds=seconds, peak_rss_mb=peak_rss_mb(resource.RUSAGE_CHILDREN))
     try:
         page = nbformat.read(executed, as_version=4)
         failures = failures or check_executed(page)
@@ -410,12 +417,10 @@ def work():
             report(results=json.loads(results.read_text())["results"])
         elif "output_dir" in job["parameters"] and any("Lesson(" in c.source for c in page.cells):
             failures = failures or ["no results.json; end with a cell `lesson.finish()`"]
-        if not failures:
+        if not failures:  # a page has no kernel: in place of widgets it shows their pictures
             for output in (o for cell in page.cells for o in cell.get("outputs", ())):
                 output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-            page.metadata.pop(
-                "widgets", None
-            )  # a page has no kernel: it shows the pictures instead
+            page.metadata.pop("widgets", None)
             body, _ = HTMLExporter().from_notebook_node(page, {"metadata": {"name": job["stem"]}})
             write_atomically(executed.with_suffix(".html"), body)
     except Exception as error:
@@ -423,18 +428,12 @@ def work():
     report(failures=failures)
 
 
-def _guard(report):
-    """Watch the memory of the worker's descendants; end all when the runner is gone."""
-    worker, peak = psutil.Process(), 0
+def _guard(measure):
+    """Watch the memory; end all when the runner is gone."""
     while not select.select([0], [], [], 0.2)[0]:
-        used = 0
-        for process in worker.children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                used += process.memory_info().rss / 1e6
-        if used > 1.02 * peak:
-            peak = used
-            report(peak_rss_mb=peak)
-    _end_descendants(worker)
+        with contextlib.suppress(OSError):  # the runner may go just now
+            measure()
+    _end_descendants(psutil.Process())
     os._exit(1)
 
 
@@ -492,8 +491,7 @@ class Batch:
 
     def __init__(self, jobs, output, timeout, n_jobs):
         self.jobs, self.output, self.timeout = jobs, output, timeout
-        self.n_jobs, self.threads = n_jobs, max(1, cores() // n_jobs)
-        self.workers, self.stopped, self.lock = {}, False, threading.Lock()
+        self.n_jobs, self.workers, self.stopped, self.lock = n_jobs, {}, False, threading.Lock()
 
     @contextlib.contextmanager
     def claimed(self):
@@ -512,9 +510,8 @@ class Batch:
         except BlockingIOError:
             raise CourseError(f"{self.output}: another run writes there; use --output") from None
         except OSError as error:
-            raise CourseError(
-                f"{self.output}: cannot write there ({error}); use --output"
-            ) from None
+            line = f"{self.output}: cannot write there ({error}); use --output"
+            raise CourseError(line) from None
 
     def kept(self, job):
         """Summary of an earlier run that passed with the same fingerprint and left its files."""
@@ -538,6 +535,7 @@ class Batch:
         if not job.failures:
             job.failures = self.execute(job, work)
         if self.stopped:
+            shutil.rmtree(work, ignore_errors=True)
             return
         status = "failed" if job.failures else "passed"
         target = self.output / (f"{job.stem}.failed" if job.failures else job.stem)
@@ -636,8 +634,11 @@ class Batch:
 
     def follow(self, todo):
         """Run jobs in parallel, with a live line on a terminal."""
+        self.n_jobs = max(1, min(self.n_jobs, len(todo)))
+        self.threads = max(1, cores() // self.n_jobs)
+        line = "{n_fmt}/{total_fmt} notebooks, {elapsed}{postfix}"
         with (
-            tqdm(total=len(todo), unit="notebook", leave=False, disable=None) as bar,
+            tqdm(total=len(todo), bar_format=line, leave=False, disable=None) as bar,
             ThreadPoolExecutor(self.n_jobs) as pool,
         ):
             try:
@@ -686,7 +687,7 @@ def command(args):
         For bad input, before anything runs.
     """
     jobs, output = plan(args), args.output.resolve()
-    batch = Batch(jobs, output, args.timeout, max(1, min(int(args.jobs), len(jobs))))
+    batch = Batch(jobs, output, args.timeout, int(args.jobs))
     with batch.claimed():
         if not args.fresh:
             for job in jobs:

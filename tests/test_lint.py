@@ -1,7 +1,6 @@
 """Every rule of the lint is seen to fail once, on the template with one thing broken."""
 
 import argparse
-import copy
 import json
 import re
 from pathlib import Path
@@ -88,10 +87,6 @@ def edit(name, old, new):
     return change
 
 
-def add(name, source):
-    return edit(name, cell(runner.read_notebook(TEMPLATE), name)["source"], source)
-
-
 def setting(name, **values):
     return lambda notebook: cell(notebook, name).update(values)
 
@@ -111,7 +106,10 @@ BY_HAND = {  # a change, and what the author is told
     "no setup": (setting("setup", metadata={}), "there is no the cell tagged `setup`"),
     "no toy": (edit("toy", "toy", "thing"), r"cell 6 .* start with a section on a toy"),
     "no sections": (
-        lambda notebook: [edit("toy", "## A toy", "a toy")(notebook), edit("real", "##", "")(notebook)],
+        lambda notebook: [
+            edit("toy", "## A toy", "a toy")(notebook),
+            edit("real", "##", "")(notebook),
+        ],
         r"there is no ## \(a section",
     ),
     "no try": (edit("try", "Try it: ", ""), "there is no ## Try it: ...; write it"),
@@ -127,31 +125,73 @@ BY_HAND = {  # a change, and what the author is told
         lambda notebook: swap(notebook, "setup", "parameters"),
         "the cell tagged `parameters` stands below the cell tagged `setup`",
     ),
-    "untyped": (edit("parameters", "seed: int", "seed"), "`seed = 0` has no type; write name: type"),
-    "uncommented": (edit("parameters", "# of every random choice", ""), "`seed: int = 0` has no com"),
+    "untyped": (
+        edit("parameters", "seed: int", "seed"),
+        "`seed = 0` has no type; write name: type",
+    ),
+    "uncommented": (
+        edit("parameters", "# of every random choice", ""),
+        "`seed: int = 0` has no com",
+    ),
     "mistyped": (edit("parameters", "int = 0", "int = 0.5"), "value is not of its declared type"),
-    "stale": (edit("parameters", "= 0 ", "= 2 * n_patches "), "would go stale; move it to the next"),
+    "stale": (
+        edit("parameters", "= 0 ", "= 2 * n_patches "),
+        "would go stale; move it to the next",
+    ),
     "no seed": (edit("setup", "(seed)", "(0)"), r"cell 5 \(id setup, .*\): sets no seed"),
-    "import": (edit("toy-numbers", "bank =", "import os\nbank ="), r"`import os`; move it into the ce"),
-    "hidden import": (edit("try-explore", "    patch =", "    from os import sep\n    patch ="), "sep"),
-    "long": (edit("toy-numbers", "bank =", LONG + "\nbank ="), "20 lines of code, over 15; split it"),
+    "import": (
+        edit("toy-numbers", "bank =", "import os\nbank ="),
+        r"`import os`; move it into the ce",
+    ),
+    "hidden import": (
+        edit("try-explore", "    patch =", "    from os import sep\n    patch ="),
+        "`from os import sep`",
+    ),
+    "long": (
+        edit("toy-numbers", "bank =", LONG + "\nbank ="),
+        "20 lines of code, over 15; split it",
+    ),
     "magic": (edit("toy-numbers", "bank =", "%time\nbank ="), "write plain Python, without magics"),
     "no prediction": (edit("try", "**Predict first.**", ""), r"no \*\*Predict first.\*\* above it"),
-    "not interactive": (edit("try-explore", "explore(", "dict("), "calls no explore.*make it intera"),
-    "hiding": (edit("try-explore", "explore(", "interact("), "interact hides errors from batch runs"),
-    "output": (edit("toy-numbers", "bank =", "w.Output()\nbank ="), "Output hides errors from batch"),
-    "no alt": (edit("real-figure", 'alt="A square', 'a="A square'), "a figure without alternative tex"),
+    "not interactive": (
+        edit("try-explore", "explore(", "dict("),
+        "calls no explore.*make it intera",
+    ),
+    "hiding": (
+        edit("try-explore", "explore(", "interact("),
+        "interact hides errors from batch runs",
+    ),
+    "output": (
+        edit("toy-numbers", "bank =", "w.Output()\nbank ="),
+        "Output hides errors from batch",
+    ),
+    "no alt": (
+        edit("real-figure", 'alt="A square', 'a="A square'),
+        "a figure without alternative tex",
+    ),
     "empty alt": (
         edit("real-figure", "A square, evenly filled with the patches of the bank.", " "),
         "a figure without alternative text; describe it",
     ),
-    "show": (edit("real-figure", "lesson.figure", "plt.show()\nlesson.figure"), "use lesson.figure"),
+    "show": (
+        edit("real-figure", "lesson.figure", "plt.show()\nlesson.figure"),
+        "use lesson.figure",
+    ),
     "no exercise": (setting("exercise-answer", metadata={}), "tag one cell `exercise-<name>`"),
     "unfinished": (edit("finish", "lesson.finish()", "1"), "has to end with `lesson.finish"),
-    "dead link": (edit("recap", "- One", "- [x](07_none.ipynb)"), "leads to 07_none.ipynb, which does"),
-    "other code": (edit("real-numbers", "100", "101"), "no run of this code in runs/02_second.json"),
-    "unknown number": (edit("reading", "mean_patch_score:", "auroc:"), "no committed run fits the mar"),
-}  # fmt: skip
+    "dead link": (
+        edit("recap", "- One", "- [x](07_none.ipynb)"),
+        "leads to 07_none.ipynb, which does",
+    ),
+    "other code": (
+        edit("real-numbers", "100", "101"),
+        "no run of this code in runs/02_second.json",
+    ),
+    "unknown number": (
+        edit("reading", "mean_patch_score:", "auroc:"),
+        "no committed run fits the mar",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -172,10 +212,6 @@ def stray_output(notebook):
     cell(notebook, "toy-numbers").update(outputs=[output], execution_count=3)
 
 
-def same_ids(notebook):
-    cell(notebook, "recap")["id"] = "title"
-
-
 BY_ITSELF = {  # a change, and what --fix says and does
     "outputs": (stray_output, "holds outputs or an execution count"),
     "count": (setting("toy-numbers", execution_count=1), "holds outputs or an execution count"),
@@ -183,24 +219,31 @@ BY_ITSELF = {  # a change, and what --fix says and does
         lambda notebook: notebook["metadata"]["kernelspec"].update(name="my-env"),
         "its metadata is not just the kernel python3",
     ),
-    "widgets": (lambda notebook: notebook["metadata"].update(widgets={}), "its metadata is not just"),
+    "widgets": (
+        lambda notebook: notebook["metadata"].update(widgets={}),
+        "its metadata is not just",
+    ),
     "no id": (lambda notebook: cell(notebook, "recap").pop("id"), "has no id of its own"),
-    "cell metadata": (setting("recap", metadata={"scrolled": True}), "metadata holds more than tags"),
+    "cell metadata": (
+        setting("recap", metadata={"scrolled": True}),
+        "metadata holds more than tags",
+    ),
     "time": (
         edit("before", "50 seconds", "5 seconds"),
         "its numbers are not those of docs/runs/02_second.json",
     ),
     "number": (edit("reading", "0.037", "0.370"), "its numbers are not those of docs/runs/"),
-    "no links": (lambda notebook: notebook["cells"].pop(), "its last cell does not link as `Previous"),
-}  # fmt: skip
+    "no links": (
+        lambda notebook: notebook["cells"].pop(),
+        "its last cell does not link as `Previous",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BY_ITSELF)
 def test_what_fix_mends(course, name, capsys):
-    good = course[1].read_bytes()
+    good, notebook = runner.read_notebook(course[1]), runner.read_notebook(course[1])
     change, message = BY_ITSELF[name]
-    notebook = runner.read_notebook(course[1])
-    links = notebook["cells"][-1]
     change(notebook)
     save(course[1], notebook)
     assert command(*course) == 1
@@ -208,25 +251,16 @@ def test_what_fix_mends(course, name, capsys):
     assert command(*course, "--fix") == 0
     assert command(*course) == 0
     mended = runner.read_notebook(course[1])
-    if name == "no id":
-        cell(mended, mended["cells"][-4]["id"])["id"] = "recap"
-    if name == "no links":
-        mended["cells"][-1]["id"] = links["id"]
-    save(course[1], mended)
-    assert runner.read_notebook(course[1]) == json_with_joined_sources(good)
-
-
-def json_with_joined_sources(content):
-    notebook = json.loads(content)
-    for each in notebook["cells"]:
-        each["source"] = "".join(each["source"])
-    return notebook
+    for before, after in zip(good["cells"], mended["cells"], strict=True):
+        if name in ("no id", "no links"):
+            before["id"] = after["id"]
+    assert mended == good
 
 
 def test_twice_the_same_id_is_mended_and_stays(course):
     notebook = runner.read_notebook(course[1])
-    same_ids(notebook)
-    save(course[1], copy.deepcopy(notebook))
+    cell(notebook, "recap")["id"] = "title"
+    save(course[1], notebook)
     assert command(course[1], "--fix") == 0
     once = course[1].read_bytes()
     save(course[1], notebook)
@@ -255,16 +289,13 @@ def test_links_follow_the_files(course):
     assert links() == ["lesson.finish()"]
 
 
-def test_the_readme_is_rendered_too(course, monkeypatch):
-    root = course[0].parents[1]
-    monkeypatch.setattr(runner, "notebooks_folder", lambda: root / "notebooks")
-    monkeypatch.setattr(lint, "notebooks_folder", lambda: root / "notebooks")
-    readme = root / "README.md"
-    readme.write_text("It is <!--=02_second.mean_patch_score:.1%-->?<!--/-->.")
-    assert command() == 1 and command("--fix") == 0 and command() == 0
-    assert readme.read_text() == "It is <!--=02_second.mean_patch_score:.1%-->3.7%<!--/-->."
-    readme.write_text("It is <!--=02_second.auroc:.1%-->9<!--/-->.")
-    assert command("--fix") == 1
+def test_a_number_may_come_from_another_notebook(course):
+    notebook = runner.read_notebook(course[1])
+    edit("recap", "- One", "- <!--=01_first.mean_patch_score:.1%-->?<!--/-->")(notebook)
+    save(course[1], notebook)
+    assert command(*course) == 1 and command(*course, "--fix") == 0
+    mended = cell(runner.read_notebook(course[1]), "recap")["source"]
+    assert "- <!--=01_first.mean_patch_score:.1%-->3.7%<!--/-->" in mended
 
 
 def test_nothing_but_a_run_at_the_default_profile_is_committed(tmp_path):

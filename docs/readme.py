@@ -1,0 +1,104 @@
+"""Write the measured parts of README.md from the committed runs in docs/runs.
+
+    python docs/readme.py --take output   # first take runs and pictures over from an output folder
+    python docs/readme.py                 # only write the tables again
+
+`make readme` does the first. A test compares README.md with what this script would write.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from patchcore_helpers.files import write_atomically
+from patchcore_helpers.lint import committed_runs, save_summaries
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS, PICTURES = ROOT / "docs" / "runs", ROOT / "docs" / "pictures"
+# Which figure of a notebook stands for it in the README.
+SHOWN = {
+    "01_introduction": ("hits", "anomaly maps on defective solar cells"),
+    "02_feature_unfolding": ("field_of_view", "what one patch vector sees of the image"),
+    "03_coreset": ("auroc_against_ratio", "AUROC and coverage against the coreset ratio"),
+}
+
+
+def amount(run):
+    """Minutes and memory of a run, for a table."""
+    return f"{run['seconds'] / 60:.1f} min | {run['peak_rss_mb'] / 1000:.1f} GB"
+
+
+def question(name):
+    """The question that a notebook answers, and its title, from the notebook itself."""
+    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    text = "".join(cells[0]["source"])
+    title = re.search(r"^# (.+)$", text, re.M)[1]
+    return title, re.search(r"^\*\*The question\.\*\* (.+)$", text, re.M)[1]
+
+
+def needs(runs):
+    """What the course needs, as measured."""
+    setup = json.loads((RUNS / "setup.json").read_text())
+    total = sum(run["seconds"] for run in runs.values()) / 60
+    memory = max(run["peak_rss_mb"] for run in runs.values()) / 1000
+    cores = max(run["cores"] for run in runs.values())
+    return (
+        f"Measured on {cores} cores: {total:.1f} minutes for the notebooks of `make course` (after the "
+        f"set-up, whose time is your network's), {memory:.1f} GB of memory at most, and "
+        f"{setup['venv_gb']:.1f} GB of disk for `.venv`, most of it torch."
+    )
+
+
+def notebooks(runs):
+    """One line per notebook: title, question, minutes, memory, picture."""
+    lines = ["| notebook | its question | time | memory | |", "|---|---|---|---|---|"]
+    for name, run in runs.items():
+        title, asked = question(name)
+        figure, alt = SHOWN.get(name, (None, ""))
+        picture = (
+            f'<img src="docs/pictures/{figure}.png" alt="{alt}" width="220">' if figure else ""
+        )
+        lines.append(f"| [{title}](notebooks/{name}.ipynb) | {asked} | {amount(run)} | {picture} |")
+    return "\n".join(lines)
+
+
+def fill(text):
+    """README.md with its measured blocks written from the committed runs."""
+    everything, _ = committed_runs(RUNS)
+    runs = {name: run for name, run in everything.items() if re.match(r"\d\d_", name)}
+    for make in (needs, notebooks):
+        block = f"<!--{make.__name__}-->\n{make(runs)}\n<!--/{make.__name__}-->"
+        mark = rf"<!--{make.__name__}-->.*?<!--/{make.__name__}-->"
+        text = re.sub(mark, lambda _, block=block: block, text, flags=re.S)
+    return text
+
+
+def take(output):
+    """Take runs and pictures over from an output folder."""
+    for name in save_summaries(output, RUNS):
+        if name in SHOWN:
+            picture = f"{SHOWN[name][0]}.png"
+            shutil.copy(output / name / "figures" / picture, PICTURES / picture)
+    size = sum(p.stat().st_size for p in Path(sys.prefix).rglob("*") if not p.is_symlink())
+    write_atomically(
+        RUNS / "setup.json", json.dumps({"venv_gb": round(size / 1e9, 1), "results": {}})
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--take", type=Path, metavar="OUTPUT", help="a folder that a run has filled"
+    )
+    args = parser.parse_args()
+    if args.take:
+        take(args.take)
+    readme = ROOT / "README.md"
+    write_atomically(readme, fill(readme.read_text("utf-8")))
+
+
+if __name__ == "__main__":
+    main()
