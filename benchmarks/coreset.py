@@ -48,9 +48,10 @@ def ours(rows, k):
 
 def sequential(rows, k):
     """The plain algorithm, written with care: squares only, in place, one pass over X per pick."""
-    from patchcore_helpers.coreset import _Space
+    from patchcore_helpers.coreset import _Space, _workers
 
-    vectors = _Space(rows, PROJECTION, SEED).rows
+    with _workers() as each:
+        vectors = _Space(rows, PROJECTION, SEED, each).rows
     squares = vectors.square().sum(1)
     nearest, distance = torch.full_like(squares, torch.inf), torch.empty_like(squares)
     picks = [int(np.random.default_rng(SEED).integers(len(rows)))]
@@ -85,7 +86,8 @@ def products(rows, k):
         for c, z in zip(centers.split(coreset.CENTERS), zeros.split(coreset.CENTERS), strict=True):
             coreset._products(x[part], c, z)
 
-    coreset._in_threads(multiply, coreset._parts(len(x)))
+    with coreset._workers() as each:
+        each(multiply, coreset._parts(len(x)))
 
 
 def torch_mm(rows, k):
@@ -118,12 +120,12 @@ def measure(method, path, n, k, mapped):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     indices = globals()[method](rows, k)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     done.set()
     watcher.join()
-    out = {"seconds": seconds, "extra_mb": max(peak[0], resident()) - before}
+    out = {"seconds": seconds, "cpu_seconds": cpu, "extra_mb": max(peak[0], resident()) - before}
     if indices is not None:
         out["distinct"] = len(set(indices.tolist()))
         np.save(WORK / "indices.npy", indices)

@@ -1,6 +1,7 @@
 """The `patchcore-course` command."""
 
 import argparse
+import importlib
 import json
 import sys
 import warnings
@@ -119,20 +120,20 @@ def cache(args):
     return 0
 
 
-def build_parser():
-    """The parser of the command and its sub-commands."""
-    from . import lint, runner
-
+def build_parser(arguments=()):
+    """The parser of the command and its sub-commands, as far as these arguments need it."""
     parser = Parser(prog="patchcore-course", description="PatchCore, hands on.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run notebooks of the course, strictly")
-    runner.add_arguments(run)
-    run.set_defaults(function=runner.command)
-
-    verify = commands.add_parser("verify", help="check that notebooks keep the form of a lesson")
-    lint.add_arguments(verify)
-    verify.set_defaults(function=lint.command)
+    for name, module, text in (
+        ("run", "runner", "run notebooks of the course, strictly"),
+        ("verify", "lint", "check that notebooks keep the form of a lesson"),
+    ):
+        sub = commands.add_parser(name, help=text)
+        if name in arguments[:1]:  # reading notebooks takes seconds to import
+            tool = importlib.import_module(f".{module}", __package__)
+            tool.add_arguments(sub)
+            sub.set_defaults(function=tool.command)
 
     one = commands.add_parser("evaluate", help="fit and measure PatchCore on a category")
     one.add_argument("category", metavar="CATEGORY", help="elpv/mono, elpv/poly, or a folder")
@@ -158,7 +159,8 @@ def build_parser():
 
 def main(arguments=None):
     """Run the command; returns the exit status: 0 done, 2 bad input."""
-    args = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = build_parser(arguments).parse_args(arguments)
     warnings.filterwarnings("ignore", module="PIL")
     try:
         return args.function(args)
@@ -168,3 +170,7 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("patchcore-course: stopped", file=sys.stderr)
         return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

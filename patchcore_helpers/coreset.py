@@ -15,6 +15,7 @@ Taught in notebook 3.
 
 import operator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,9 +66,9 @@ class _Space:
 
     name = "exact"
 
-    def __init__(self, patches, projection=None, random_state=0):
-        self.rows = _as_matrix(patches, "patches")
-        self.shift, self.scale = _offset_and_scale(self.rows)
+    def __init__(self, patches, projection, random_state, each):
+        self.rows, self.each = _as_matrix(patches, "patches"), each
+        self.shift, self.scale = _offset_and_scale(self.rows, each)
         width = self.rows.shape[1]
         if projection is not None and width > _count(projection, 1, None, "projection"):
             map_ = GaussianRandomProjection(projection, random_state=random_state)
@@ -77,7 +78,7 @@ class _Space:
             def project(part):  # in float64, so that equal rows stay equal
                 projected[part] = ((self.raw(part) - self.shift) * self.scale) @ matrix
 
-            _in_threads(project, self.parts())
+            each(project, self.parts())
             self.rows, self.shift, self.name = projected, None, "projected"
 
     def __len__(self):
@@ -159,12 +160,12 @@ def k_center_greedy(
     >>> chosen.radii
     array([10.,  4.,  1.,  0.], dtype=float32)
     """
-    space = _Space(patches, projection, random_state)
-    n = len(space)
-    n_centers = _count(n_centers, 1, n, "n_centers")
-    weights2 = _squared_weights(weights, n)
-    first = int(_generator(random_state).integers(n))
-    with tqdm(total=n_centers, unit="pick", disable=not progress) as bar:
+    generator = _generator(random_state)
+    with _workers() as each, tqdm(unit="pick", disable=not progress) as bar:
+        space = _Space(patches, projection, random_state, each)
+        n_centers = _count(n_centers, 1, len(space), "n_centers")
+        weights2, first = _squared_weights(weights, len(space)), int(generator.integers(len(space)))
+        bar.reset(n_centers)
         indices, distances = _greedy(space, n_centers, weights2, first, bar)
     radii = np.sqrt(np.asarray(distances)) / space.scale
     return Coreset(np.asarray(indices, np.int64), radii.astype(np.float32), space.name)
@@ -174,7 +175,7 @@ def _greedy(space, n_centers, weights2, first, bar):
     """Picks, and the squared radius after each."""
     n = len(space)
     nearest = torch.full((n,), torch.inf)  # squared distance to the nearest centre; chosen: -1
-    norms = torch.cat(_in_threads(lambda p: space.centred(p).square().sum(1), space.parts()))
+    norms = torch.cat(space.each(lambda p: space.centred(p).square().sum(1), space.parts()))
     # below `doubt` a row's priority is lost in the rounding of ||x||^2 - 2 x.c + ||c||^2 ...
     doubt = norms * (16 * torch.finfo(torch.float32).eps / TOLERANCE)
     doubt = doubt if weights2 is None else (doubt * weights2).float()
@@ -249,7 +250,7 @@ def _lower(space, centers, nearest, norms, by_difference):
             found = _products(rows, -2 * c, squares).amin(1).add_(norms[part]).clamp_(min=0)
             torch.minimum(lowest, found.masked_fill_(exempt, torch.inf), out=lowest)
 
-    _in_threads(lower, space.parts())
+    space.each(lower, space.parts())
     if by_difference.any():
         _lower_by_difference(space, by_difference.nonzero()[:, 0], centers, nearest)
 
@@ -262,7 +263,7 @@ def _lower_by_difference(space, rows, centers, nearest):
         found = [_differences(few, c).amin(1) for c in vectors.split(CENTERS)]
         nearest[some] = torch.minimum(nearest[some], torch.stack(found).amin(0))
 
-    _in_threads(lower, rows.split(ROWS))
+    space.each(lower, rows.split(ROWS))
 
 
 def _products(rows, minus_twice, squares):
@@ -355,7 +356,8 @@ def nested_min_distances(queries, bank, sizes):
                 lowest[closer], winner[closer] = least[closer], found[closer].argmin(1) + s
             out[k, part] = (rows - bank[winner]).norm(dim=1).numpy()
 
-    _in_threads(search, _parts(len(queries)))
+    with _workers() as each:
+        each(search, _parts(len(queries)))
     return out
 
 
@@ -363,12 +365,17 @@ def _parts(n):
     return [slice(start, min(start + ROWS, n)) for start in range(0, n, ROWS)]
 
 
-def _in_threads(work, parts):
-    """`work` on every part, by single-threaded workers that never wait for one another."""
+@contextmanager
+def _workers():
+    """Gives `each(work, parts)`: single-threaded workers, so that no step waits for another's end.
+
+    (Torch's own threads meet after every operation; on a busy machine that is most of the time.)
+    """
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, parts))
+            yield lambda work, parts: list(pool.map(work, parts))
     finally:
         torch.set_num_threads(threads)
 
@@ -392,14 +399,14 @@ def _tensor(part):
     return torch.from_numpy(np.require(part, requirements=["C", "W"]))
 
 
-def _offset_and_scale(rows):
+def _offset_and_scale(rows, each):
     """Mean of the rows, and a power of two that keeps squares inside float32's range."""
 
     def survey(part):
         piece = _tensor(rows[part])
         return piece.amin(0), piece.amax(0), piece.sum(0, dtype=torch.float64)
 
-    low, high, total = zip(*_in_threads(survey, _parts(len(rows))), strict=True)
+    low, high, total = zip(*each(survey, _parts(len(rows))), strict=True)
     low, high = torch.stack(low).amin(0).double(), torch.stack(high).amax(0).double()
     if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
         raise CourseError("patches: contain NaN or infinity; remove those rows first")

@@ -4,6 +4,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -149,9 +150,9 @@ class Extractor:
             )
         if neighbourhood is None:
             neighbourhood = 1 if backbone.patch_size else 3
-        if not isinstance(neighbourhood, int) or neighbourhood < 1 or neighbourhood % 2 == 0:
+        if not isinstance(neighbourhood, Integral) or neighbourhood < 1 or neighbourhood % 2 == 0:
             raise CourseError(f"neighbourhood={neighbourhood!r}: give an odd number such as 3")
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if not isinstance(batch_size, Integral) or batch_size < 1:
             raise CourseError(f"batch_size={batch_size!r}: give a whole number from 1")
         self.backbone, self.cache, self.batch_size = backbone, cache, batch_size
         self.aggregation, self.neighbourhood = aggregation, neighbourhood

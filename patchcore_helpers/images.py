@@ -15,7 +15,9 @@ def _load(path):
     try:
         with Image.open(path) as image:
             image.load()
-            return ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image)
+            upright.info.pop("transparency", None)  # dropped later anyway, but with a warning
+            return upright
     except FileNotFoundError:
         raise CourseError(f"{path}: no such image file") from None
     except Image.DecompressionBombError as error:

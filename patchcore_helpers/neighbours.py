@@ -52,7 +52,7 @@ class ExactSearch:
         indices : int64 array of shape (n, k), rows of the bank
         """
         patches = torch.from_numpy(check_patches(patches, width=self.bank.shape[1]))
-        k = min(k, len(self.bank))
+        k = min(int(k), len(self.bank))
         distances, indices = [], []
         rows = max(1, ENTRIES // max(len(self.bank), k * self.bank.shape[1]))
         for block in patches.split(rows):

@@ -3,6 +3,7 @@
 import json
 import math
 from importlib.metadata import version
+from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from .cache import FeatureCache
 from .coreset import SAMPLERS
 from .errors import CourseError
 from .features import Extractor, as_size
-from .files import write_atomically
+from .files import sha256, write_atomically
 from .neighbours import ExactSearch, check_patches
 
 IMAGE_SCORES = ("max", "mean", "top1_percent", "reweighted")
@@ -170,12 +171,14 @@ class PatchCore(BaseEstimator):
 
     def _check_parameters(self):
         ratio, k = self.coreset_ratio, self.n_neighbors
-        if not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+        if not isinstance(ratio, Real) or not 0 < ratio <= 1:
             raise CourseError(f"coreset_ratio={ratio}: give a share above 0 and at most 1")
-        if not isinstance(k, int) or k < 1:
+        if not isinstance(k, Integral) or k < 1:
             raise CourseError(f"n_neighbors={k!r}: give a whole number from 1")
-        if not isinstance(self.sigma, (int, float)) or not 0 <= self.sigma < math.inf:
+        if not isinstance(self.sigma, Real) or not 0 <= self.sigma < math.inf:
             raise CourseError(f"sigma={self.sigma!r}: give pixels, 0 or more")
+        if not isinstance(self.random_state, Integral) or not 0 <= self.random_state < 2**32:
+            raise CourseError(f"random_state={self.random_state!r}: give a whole number from 0")
         for name, known in (
             ("sampler", SAMPLERS),
             ("image_score", IMAGE_SCORES),
@@ -274,6 +277,7 @@ class PatchCore(BaseEstimator):
         Inspection
         """
         check_is_fitted(self, "memory_bank_")
+        self._check_parameters()
         images = list(images)
         if not images:
             raise CourseError("no images: give at least one")
@@ -350,12 +354,13 @@ class PatchCore(BaseEstimator):
             "weights_hash": self.extractor_.backbone.weights_hash,
             "precision": self.extractor_.precision,
             "n_patches": self.n_patches_,
+            "digest": sha256(self.memory_bank_.tobytes()),
             "threshold": getattr(self, "threshold_", None),
             "made_with": made_with,
         }
         content = save(
             {"memory_bank": torch.from_numpy(np.ascontiguousarray(self.memory_bank_))},
-            {"patchcore": json.dumps(about, default=str)},
+            {"patchcore": json.dumps(about, default=_plain)},
         )
         try:
             write_atomically(path, content)
@@ -387,6 +392,8 @@ class PatchCore(BaseEstimator):
             model = cls(**parameters)
             weights_hash, n_patches = about["weights_hash"], int(about["n_patches"])
             threshold, precision = about["threshold"], about["precision"]
+            if sha256(bank.tobytes()) != about["digest"]:
+                raise ValueError("its rows are damaged")
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CourseError(
@@ -407,6 +414,11 @@ class PatchCore(BaseEstimator):
         if threshold is not None:
             model.threshold_ = float(threshold)
         return model
+
+
+def _plain(value):
+    """NumPy numbers and arrays as JSON knows them; a path as its text."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)
 
 
 def conformal_threshold(scores, false_alarm_rate=0.05):

@@ -38,14 +38,14 @@ class Cloth:
         lies on top if ``(step * i + j) % repeat < over``.
     end_pitch, pick_pitch : float
         Distance between neighbouring ends, and between neighbouring picks.
-    end_width, pick_width : float
-        Thickness of the yarn as a share of its pitch; below 1 the ground shows between yarns.
     end_tone, pick_tone, ground : float
         Brightness of the two yarns where they face the camera, and of what is below the cloth.
+    width : float
+        Thickness of a yarn as a share of its pitch; below 1 the ground shows between yarns.
     relief : float
         How much darker a yarn is where it dives below another one, as a share of its tone.
     slub : float
-        Yarn irregularity: standard deviation of a yarn's thickness along it, as a share.
+        Yarn irregularity: standard deviation of thickness and tone along a yarn, as a share.
     streak : float
         Standard deviation of tone between yarns, as a share: the stripes of real cloth.
     fibre : float
@@ -57,11 +57,10 @@ class Cloth:
     over: int
     end_pitch: float
     pick_pitch: float
-    end_width: float = 0.95
-    pick_width: float = 0.95
-    end_tone: float = 140
-    pick_tone: float = 130
-    ground: float = 35
+    end_tone: float
+    pick_tone: float
+    ground: float
+    width: float = 0.95
     relief: float = 0.4
     slub: float = 0.05
     streak: float = 0.025
@@ -69,141 +68,127 @@ class Cloth:
 
 
 CLOTHS = {
-    "plain": Cloth(2, 1, 1, 4.7, 3.7, end_tone=64, pick_tone=104, ground=38, fibre=0.11),
-    "twill": Cloth(3, 2, 2, 3.2, 5.2, end_tone=160, pick_tone=98, ground=66),
-    "satin": Cloth(5, 2, 1, 4.0, 3.4, end_tone=100, pick_tone=147, ground=62),
+    "plain": Cloth(2, 1, 1, 4.7, 3.7, 64, 104, ground=38, fibre=0.11),
+    "twill": Cloth(3, 2, 2, 3.2, 5.2, 160, 98, ground=66),
+    "satin": Cloth(5, 2, 1, 4.0, 3.4, 100, 147, ground=62),
 }
 
 
 def _smooth(rng, shape, scale):
     """Smooth noise of about unit variance whose waves are some `scale` pixels long, float32."""
-    coarse = rng.standard_normal([int(n / scale) + 3 for n in shape]).astype(np.float32)
+    coarse = rng.standard_normal([int(n / scale) + 3 for n in shape], np.float32)
     size = [int((n - 2) * scale) + 1 for n in coarse.shape]
     fine = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
     return 1.4 * np.asarray(fine)[: shape[0], : shape[1]]
 
 
-def _along(rng, yarns, length, cloth):
-    """Thickness and tone of each yarn along it, as shares, two arrays (yarns, length)."""
-    wave = ndimage.gaussian_filter1d(
-        rng.standard_normal((yarns, length), np.float32), 3, axis=1, mode="nearest"
-    )
+def _irregular(rng, yarns, length, cloth):
+    """Thickness and tone of each yarn along it, around 1, two arrays of shape (yarns, length)."""
+    wave = ndimage.gaussian_filter1d(rng.standard_normal((yarns, length), np.float32), 3)
     wave *= 3.3 * cloth.slub  # the filter leaves a standard deviation of 1 / 3.3
-    tone = cloth.streak * rng.standard_normal((yarns, 1), np.float32)
-    return 1 + wave, 1 + tone + wave
-
-
-def _round(across, width):
-    """Height of a yarn's round back at `across` from its axis, and how far it covers (0 to 1)."""
-    half = np.maximum(width / 2, 1e-3)
-    back = np.sqrt(np.clip(1 - (across / half) ** 2, 0, 1))
-    return back, np.clip((half - np.abs(across)) * 8 + 0.5, 0, 1)
+    return 1 + wave, 1 + wave + cloth.streak * rng.standard_normal((yarns, 1), np.float32)
 
 
 def _weave(cloth, u, v, ends, picks, fibres, end_left, pick_left):
-    """Brightness of the cloth at the yarn coordinates u (ends) and v (picks), float32."""
+    """Brightness of the cloth, float32; u, v: each pixel's place among the ends and the picks."""
     i, j = np.floor(u).astype(np.int32), np.floor(v).astype(np.int32)
-    s, t = u - i - 0.5, v - j - 0.5  # across the end, across the pick
     order = (np.arange(cloth.repeat) * cloth.step)[:, None] + np.arange(cloth.repeat)
-    table = np.where(order % cloth.repeat < cloth.over, 1, -1).astype(np.float32)
+    level = np.where(order % cloth.repeat < cloth.over, 1, -1).astype(np.float32)
     im, jm = i % cloth.repeat, j % cloth.repeat
-    here = table[im, jm]
+    here = level[im, jm]
 
-    def height(along, other):  # between two crossings a yarn bends from one level to the other
-        share = 2 * along**2
-        return here + share * (other - here)
+    def yarn(across, along, here, beyond, width, tone):
+        """Height, cover and brightness of a round yarn that bends from crossing to crossing."""
+        bent = here + 2 * along**2 * (beyond - here)
+        half = np.maximum(cloth.width * width / 2, 1e-3)
+        back = np.sqrt(np.clip(1 - (across / half) ** 2, 0, 1))
+        cover = np.clip((half - np.abs(across)) * 8 + 0.5, 0, 1)
+        shade = (0.45 + 0.55 * back) * (1 - cloth.relief / 2 * (1 - bent))
+        return 0.5 * bent + back - 4 * (1 - cover), cover, tone * shade
 
-    end_level = height(t, table[im, (jm + np.where(t < 0, -1, 1)) % cloth.repeat])
-    pick_level = -height(s, table[(im + np.where(s < 0, -1, 1)) % cloth.repeat, jm])
-
+    s, t = u - i - 0.5, v - j - 0.5  # across the end, across the pick
+    beyond = level[im, (jm + np.where(t < 0, -1, 1)) % cloth.repeat]
+    beside = level[(im + np.where(s < 0, -1, 1)) % cloth.repeat, jm]
     rows, columns = np.ogrid[: u.shape[0], : u.shape[1]]
-
-    def yarn(width, across, level, tone):
-        back, cover = _round(across, width)
-        shade = (0.45 + 0.55 * back) * (1 - cloth.relief / 2 * (1 - level))
-        return 0.5 * level + back - 4 * (1 - cover), cover, tone * shade
-
-    rows, columns = np.ogrid[: u.shape[0], : u.shape[1]]
-    end_width = cloth.end_width * end_left * ends[0][i, rows]
-    pick_width = cloth.pick_width * pick_left * picks[0][j, columns]
-    end_tone = cloth.end_tone * ends[1][i, rows] * fibres[0]
-    pick_tone = cloth.pick_tone * picks[1][j, columns] * fibres[1]
-    end_z, end_cover, end = yarn(end_width, s, end_level, end_tone)
-    pick_z, pick_cover, pick = yarn(pick_width, t, pick_level, pick_tone)
-    on_top = np.clip((end_z - pick_z) * 2 + 0.5, 0, 1)
-    seen = pick + on_top * (end - pick)
+    end_width, end_tone = (part[i, rows] for part in ends)
+    pick_width, pick_tone = (part[j, columns] for part in picks)
+    end_z, end_cover, end = yarn(
+        s, t, here, beyond, end_left * end_width, cloth.end_tone * end_tone * fibres[0]
+    )
+    pick_z, pick_cover, pick = yarn(
+        t, s, -here, -beside, pick_left * pick_width, cloth.pick_tone * pick_tone * fibres[1]
+    )
+    seen = pick + np.clip((end_z - pick_z) * 2 + 0.5, 0, 1) * (end - pick)
     return cloth.ground + np.maximum(end_cover, pick_cover) * (seen - cloth.ground)
 
 
-def _distance(rng, x, y, at, radius, ragged):
-    """Distance from a place, 1 at the rim of a spot of about `radius` pixels with a ragged rim."""
-    turn, flat = rng.uniform(0, np.pi), rng.uniform(0.6, 1)
-    dx, dy = x - at[1], y - at[0]
-    p, q = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
-    noise = _smooth(rng, x.shape, max(radius / 1.5, 2))
-    return np.hypot(p, q / flat) / radius + ragged * noise
+def _turned(rng, x, y, at):
+    """Coordinates around a place, along and across a random direction, and that direction."""
+    turn = rng.uniform(0, np.pi)
+    cos, sin, dx, dy = np.cos(turn).item(), np.sin(turn).item(), x - at[1], y - at[0]
+    return dx * cos + dy * sin, dy * cos - dx * sin, cos, sin
 
 
-def _inside(rim, soft):
-    """1 inside a spot, 0 outside, over a rim of relative softness `soft`."""
+def _spot(rng, x, y, at, radius, soft):
+    """1 inside a spot of about `radius` pixels with a ragged rim of softness `soft`, 0 outside."""
+    p, q, _, _ = _turned(rng, x, y, at)
+    rim = np.hypot(p, q / rng.uniform(0.6, 1)) / radius
+    rim += 0.2 * _smooth(rng, x.shape, max(radius / 1.5, 2))
     return 1 / (1 + np.exp(np.clip((rim - 1) / soft, -30, 30)))
 
 
-# A defect of a fabric: what is left of the ends' and picks' thickness, how the light changes, how
-# far the cloth is pulled aside in pixels. x, y: pixel positions; i, j: ends and picks; at: its place.
+# A defect of a fabric says how much of the ends' and picks' thickness is left, how the shade
+# changes, and how far the cloth is shifted (right, down). x, y: pixels; i, j: ends and picks.
 def _broken_yarn(rng, x, y, i, j, at):
-    """An end is missing for a length, and its two frayed tips catch the light."""
-    half, left = rng.uniform(8, 70), rng.choice([0, 0.4, 0.6])
+    """An end is missing, or thin, for a length, and its two frayed tips catch the light."""
+    half, left = rng.uniform(10, 80), rng.choice([0, 0.3, 0.5])
     gone = (i == i[at]) & (np.abs(y - at[0]) < half)
-    glow = sum(np.exp(-((x - at[1]) ** 2 + (y - at[0] - end) ** 2) / 8) for end in (-half, half))
-    return {"end": np.where(gone, left, 1), "shade": 1 + rng.uniform(0, 0.5) * glow}
+    tips = sum(np.exp(-((x - at[1]) ** 2 + (y - at[0] - end) ** 2) / 8) for end in (-half, half))
+    shade = 1 - rng.uniform(0, 0.3) * gone + rng.uniform(0, 0.5) * tips
+    return {"end": np.where(gone, left, 1), "shade": shade}
 
 
 def _missing_pick(rng, x, y, i, j, at):
     """A pick is left out, or thin, for a length; the ends sag into the gap, which is darker."""
-    half, left = rng.uniform(15, 90), rng.choice([0, 0.3, 0.6])
+    half, left = rng.uniform(8, 80), rng.choice([0, 0.3, 0.6])
     gone = (j == j[at]) & (np.abs(x - at[1]) < half)
-    return {"pick": np.where(gone, left, 1), "shade": 1 - rng.uniform(0.1, 0.35) * gone}
+    return {"pick": np.where(gone, left, 1), "shade": 1 - rng.uniform(0, 0.3) * gone}
 
 
 def _knot(rng, x, y, i, j, at):
     """A lump pushes the yarns aside; it is lit from the upper left and throws a shadow."""
     radius, strength = rng.uniform(2, 5), rng.uniform(0.2, 0.6)
     dx, dy = x - at[1], y - at[0]
-    bump = np.exp(-(dx**2 + dy**2) / (2 * radius**2))
-
-    def spot(shift):
-        return np.exp(-((dx - shift) ** 2 + (dy - shift) ** 2) / radius**2)
-
-    shade = 1 + strength * (spot(-radius / 2) - 0.8 * spot(radius))
-    return {"shift": (-0.6 * bump * dx, -0.6 * bump * dy), "shade": shade}
+    lump, lit, shadow = (
+        np.exp(-((dx - k * radius) ** 2 + (dy - k * radius) ** 2) / (n * radius**2))
+        for k, n in ((0, 2), (-0.5, 1), (1, 1))
+    )
+    shade = 1 + strength * (lit - 0.8 * shadow)
+    return {"shift": (-0.6 * lump * dx, -0.6 * lump * dy), "shade": shade}
 
 
 def _stain(rng, x, y, i, j, at):
     """Oil or dirt darkens a blob with a soft rim."""
-    rim = _distance(rng, x, y, at, rng.uniform(5, 20), 0.2)
-    return {"shade": 1 - rng.uniform(0.12, 0.4) * _inside(rim, rng.uniform(0.05, 0.3))}
+    spot = _spot(rng, x, y, at, rng.uniform(5, 20), rng.uniform(0.05, 0.3))
+    return {"shade": 1 - rng.uniform(0.12, 0.4) * spot}
 
 
 def _hole(rng, x, y, i, j, at):
-    """Both yarns are gone inside a ragged rim of loose fibres."""
-    rim = _distance(rng, x, y, at, rng.uniform(3, 9), 0.25)
-    left = np.clip((rim - 0.9) * 5, rng.choice([0, 0.3, 0.5]), 1)
-    glow = rng.uniform(0, 0.3) * np.exp(-(((rim - 1.1) * 4) ** 2))
-    return {"end": left, "pick": left, "shade": 1 + glow}
+    """Both yarns are gone, or worn thin, inside a ragged rim of loose fibres."""
+    spot = _spot(rng, x, y, at, rng.uniform(3, 9), 0.05)
+    left = 1 - rng.choice([1, 0.7, 0.5]) * spot
+    return {"end": left, "pick": left, "shade": 1 + rng.uniform(0, 1) * spot * (1 - spot)}
 
 
 def _fold(rng, x, y, i, j, at):
     """A crease: the cloth is pulled together along a curve, lit on one flank, dark on the other."""
-    turn, half, width = rng.uniform(0, np.pi), rng.uniform(20, 80), rng.uniform(1.5, 4)
-    dx, dy = x - at[1], y - at[0]
-    p, q = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
+    (p, q, cos, sin), width = _turned(rng, x, y, at), rng.uniform(1.5, 4)
     q = q + rng.uniform(-0.004, 0.004) * p**2
-    there = np.exp(-((p / half) ** 4))
+    there = np.exp(-((p / rng.uniform(20, 80)) ** 4))
     pull = there * width * 0.6 * np.exp(-((q / width) ** 2)) * np.sign(q)
-    flank = np.exp(-((q / width + 0.6) ** 2)) - np.exp(-((q / width - 0.6) ** 2))
-    shade = 1 + rng.uniform(0.1, 0.5) * there * flank
-    return {"shift": (-pull * np.sin(turn), pull * np.cos(turn)), "shade": shade}
+    flanks = np.exp(-((q / width + 0.6) ** 2)) - np.exp(-((q / width - 0.6) ** 2))
+    shade = 1 + rng.uniform(0.1, 0.5) * there * flanks
+    return {"shift": (-pull * sin, pull * cos), "shade": shade}
 
 
 FABRIC_DEFECTS = {
@@ -217,7 +202,7 @@ FABRIC_DEFECTS = {
 
 
 def _exact(before, draw):
-    """Draw a defect until it shows; the image, equal to `before` outside the mask, and the mask.
+    """Draw a defect until it shows: the image, equal to `before` outside the mask, and the mask.
 
     Parameters
     ----------
@@ -226,12 +211,11 @@ def _exact(before, draw):
     """
     disc = np.hypot(*np.ogrid[-2:3, -2:3]) < 2.5
     for attempt in range(50):
-        after = draw(attempt)
+        after = np.clip(np.rint(draw(attempt)), 0, 255).astype(np.uint8)
         changed = np.abs(after.astype(np.int16) - before) > LEVEL
         mask = ndimage.binary_closing(np.pad(changed, 2), disc)[2:-2, 2:-2]
         spots, count = ndimage.label(mask, np.ones((3, 3)))
-        sizes = ndimage.sum_labels(changed, spots, np.arange(count + 1))
-        mask &= (sizes >= SPECK)[spots]
+        mask &= (ndimage.sum_labels(changed, spots, np.arange(count + 1)) >= SPECK)[spots]
         if mask.sum() >= LEAST:
             return np.where(mask, after, before), mask
     raise CourseError("no defect shows on this image; give one with more light and contrast")
@@ -249,17 +233,22 @@ def _seeds(seed):
     return numbers.tolist()
 
 
+def _pixels(shape):
+    return np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij")
+
+
 def fabric(weave, height=256, width=256, seed=0, defect=None, margin=0, selvage=0):
     """A photograph of woven cloth, as a line camera over an inspection table takes it.
 
-    Seeds differ as photographs of one cloth do: in the position and skew of the weave (under 1 %),
+    Seeds differ as photographs of one cloth do: in the position and skew of the weave (under 2 %),
     its slow waves (about half a pixel), the yarns' thickness and tone, fibres, light (a few per
     cent, uneven), focus and sensor noise. A defect's place, size and strength come from the seed as
-    well, from plain to hard to see; the cloth below it is the one without it.
+    well, from easy to hard to see; the cloth below it is the one without it.
 
     Parameters
     ----------
     weave : "plain", "twill" or "satin"
+        See `CLOTHS`.
     height, width : int, pixels
     seed : int or sequence of int, from 0
     defect : str, optional
@@ -267,18 +256,18 @@ def fabric(weave, height=256, width=256, seed=0, defect=None, margin=0, selvage=
     margin : int, pixels
         Width of the strip on the left that the cloth does not reach; it is 255 throughout.
     selvage : int, pixels
-        Width of the cloth's edge right of the margin: plain weave of ends standing closer, lighter.
+        Width of the cloth's edge right of the margin: plain weave of lighter ends, closer together.
 
     Returns
     -------
     image : uint8 array of shape (height, width)
     mask : bool array of shape (height, width)
-        The exact defect; see the module.
+        The exact defect: what the image shows otherwise than without it, by more than `LEVEL`.
 
     Raises
     ------
     CourseError
-        For an unknown weave or defect, a bad seed, or less than 48 pixels of cloth.
+        For an unknown weave or defect, a bad seed, or less than 48 rows or columns of cloth.
 
     Examples
     --------
@@ -290,97 +279,95 @@ def fabric(weave, height=256, width=256, seed=0, defect=None, margin=0, selvage=
     True
     """
     _known("weave", weave, CLOTHS)
-    _known("defect", defect, [None, *FABRIC_DEFECTS] if defect is None else FABRIC_DEFECTS)
-    seed = [list(CLOTHS).index(weave), *_seeds(seed)]
+    if defect is not None:
+        _known("defect", defect, FABRIC_DEFECTS)
     if min(margin, selvage) < 0 or min(height, width - margin - selvage) < SMALLEST:
         raise CourseError(
             f"fabric of {height} rows, {width} columns, margin {margin}, selvage {selvage}: "
             f"leave at least {SMALLEST} rows and columns of cloth"
         )
     cloth, shape, edge = CLOTHS[weave], (height, width), margin + selvage
-    rng = np.random.default_rng([*seed, 0])
-    y, x = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij")
+    seed = [list(CLOTHS).index(weave), *_seeds(seed)]
+    rng, (y, x) = np.random.default_rng([*seed, 0]), _pixels(shape)
 
-    # Where each pixel lies among the ends (u) and the picks (v): whole numbers part the yarns.
-    (skew_x, skew_y), phase = rng.normal(0, 0.008, 2).tolist(), rng.uniform(0, 1, 2).tolist()
-    per_x, per_y = (rng.normal(1, 0.004, 2) / (cloth.end_pitch, cloth.pick_pitch)).tolist()
-    crowding = 0.35 * np.minimum(x - edge, 0)
-    u = (x + crowding + skew_x * y + 0.4 * _smooth(rng, shape, 60)) * per_x + phase[0]
-    v = (y + skew_y * x + 0.4 * _smooth(rng, shape, 60)) * per_y + phase[1]
-    u, v = (w - np.floor(w.min()) + 2 * cloth.repeat for w in (u, v))
+    skew_x, skew_y, stretch_x, stretch_y = rng.normal([0, 0, 1, 1], [0.008, 0.008, 0.004, 0.004])
+    per_x, per_y = float(stretch_x / cloth.end_pitch), float(stretch_y / cloth.pick_pitch)
+    u = x + float(skew_x) * y + 0.4 * _smooth(rng, shape, 60) + 0.35 * np.minimum(x - edge, 0)
+    v = y + float(skew_y) * x + 0.4 * _smooth(rng, shape, 60)
+    u, v = u * per_x + rng.uniform(0, 1), v * per_y + rng.uniform(0, 1)
+    u, v = (w - np.floor(w.min()) + 6 for w in (u, v))  # a defect may shift the cloth by 6 yarns
 
-    ends = _along(rng, int(u.max()) + 2 * cloth.repeat, height, cloth)
-    picks = _along(rng, int(v.max()) + 2 * cloth.repeat, width, cloth)
-    fibres = [
-        np.exp(
-            1.9
-            * cloth.fibre
-            * ndimage.gaussian_filter1d(rng.standard_normal(shape, np.float32), 1, a)
-        )
-        for a in (0, 1)
-    ]
-    light = 1 + 0.025 * _smooth(rng, shape, 160) + rng.normal(0, 0.04) * (x / width - 0.5)
-    outline = margin + 1.5 + _smooth(rng, (height, 1), 9)
-    blur = rng.uniform(0.65, 0.8)
+    ends = _irregular(rng, int(u.max()) + 7, height, cloth)
+    picks = _irregular(rng, int(v.max()) + 7, width, cloth)
+    grain = rng.standard_normal((2, *shape), np.float32)
+    grain = [ndimage.gaussian_filter1d(part, 1, axis) for axis, part in enumerate(grain)]
+    fibres = [np.exp(1.9 * cloth.fibre * part) for part in grain]
+    light = (
+        1 + 0.025 * _smooth(rng, shape, max(shape) / 1.6) + rng.normal(0, 0.04) * (x / width - 0.5)
+    )
+    outline = margin + 1.5 + 0.8 * _smooth(rng, (height, 1), 12)
     noise = SENSOR_NOISE * rng.standard_normal(shape, np.float32)
+    blur = rng.uniform(0.65, 0.8)
 
     def photograph(end=1, pick=1, shade=1, shift=(0, 0)):
         at = u + shift[0] * per_x, v + shift[1] * per_y
         picture = _weave(cloth, *at, ends, picks, fibres, end, pick)
         if selvage:
             part = np.s_[:, : edge + 4]
-            tight = replace(cloth, repeat=2, step=1, over=1, end_tone=1.12 * cloth.end_tone)
+            border = replace(cloth, repeat=2, step=1, over=1, end_tone=1.25 * cloth.end_tone)
             cut = [np.broadcast_to(a, shape)[part] for a in (*at, *fibres, end, pick)]
-            border = _weave(tight, *cut[:2], ends, picks, cut[2:4], *cut[4:])
+            border = _weave(border, *cut[:2], ends, picks, cut[2:4], *cut[4:])
             picture[part] += np.clip((edge - x[part]) / 4 + 0.5, 0, 1) * (border - picture[part])
         picture *= shade * light
         if margin:
             picture += np.clip(outline - x, 0, 1) * (255 - picture)
         picture = ndimage.gaussian_filter(picture, blur) + noise
         picture[:, :margin] = 255
-        return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+        return picture
 
     def faulty(attempt):
         own = np.random.default_rng([*seed, 1, attempt])
-        at = own.integers((14, margin + 14), (height - 14, width - 14))
-        yarns = u.astype(np.int32), v.astype(np.int32)
-        return photograph(**FABRIC_DEFECTS[defect](own, x, y, *yarns, tuple(at.tolist())))
+        at = tuple(own.integers((14, margin + 14), (height - 14, width - 14)).tolist())
+        i, j = u.astype(np.int32), v.astype(np.int32)
+        return photograph(**FABRIC_DEFECTS[defect](own, x, y, i, j, at))
 
-    image = photograph()
+    image = np.clip(np.rint(photograph()), 0, 255).astype(np.uint8)
     return _exact(image, faulty) if defect else (image, np.zeros(shape, bool))
 
 
-def _scar(rng, image, x, y, donor):
+def _plant_scar(rng, image, donor, x, y):
     """A thin curved dark line with soft edges."""
-    start, turn, bend = rng.uniform(0.15, 0.85, 2), rng.uniform(0, 2 * np.pi), rng.uniform(-1, 1)
-    step = np.linspace(0, rng.uniform(0.15, 0.5), 40)[:, None]
-    angle = turn + 4 * bend * step
-    curve = (start + step * np.hstack([np.cos(angle), np.sin(angle)])) * image.shape[::-1]
+    start, turn, bend = rng.uniform(0.15, 0.85, 2), rng.uniform(0, 2 * np.pi), rng.uniform(-4, 4)
+    step = np.linspace(0, rng.uniform(0.1, 0.5), 40)[:, None]
+    turn = turn + bend * step
+    curve = (start + step * np.hstack([np.cos(turn), np.sin(turn)])) * image.shape[::-1]
     line = Image.new("L", image.shape[::-1])
     ImageDraw.Draw(line).line([tuple(p) for p in curve.tolist()], 255, int(rng.integers(1, 4)))
-    soft = ndimage.gaussian_filter(np.asarray(line, np.float32), rng.uniform(0.6, 1.5))
-    return image - rng.uniform(15, 60) * soft / soft.max()
+    line = ndimage.gaussian_filter(np.asarray(line, np.float32), rng.uniform(0.6, 1.5))
+    return image - rng.uniform(10, 45) * line / max(line.max(), 1)
 
 
-def _blot(rng, image, x, y, donor):
+def _plant_stain(rng, image, donor, x, y):
     """A dark blob with a soft rim."""
     at = rng.uniform(0.1, 0.9, 2) * image.shape
-    rim = _distance(rng, x, y, at, rng.uniform(6, 22), 0.2)
-    return image * (1 - rng.uniform(0.1, 0.45) * _inside(rim, rng.uniform(0.1, 0.35)))
+    spot = _spot(rng, x, y, at.tolist(), rng.uniform(6, 22), rng.uniform(0.1, 0.3))
+    return image * (1 - rng.uniform(0.12, 0.5) * spot)
 
 
-def _paste(rng, image, x, y, donor):
-    """A patch from elsewhere, of the donor or the image itself, blended at its edge."""
-    height, width = size = rng.integers(14, 50, 2)
-    (y0, x0), (y1, x1) = (rng.integers(0, np.array(image.shape) - size) for _ in range(2))
+def _plant_patch(rng, image, donor, x, y):
+    """A rectangle from another place, of the donor, blended at its edge."""
+    size = rng.integers(14, 50, 2)
+    source, target = (
+        np.s_[y0 : y0 + size[0], x0 : x0 + size[1]]
+        for y0, x0 in rng.integers(0, np.array(image.shape) - size, (2, 2))
+    )
     ramp = [np.clip(np.minimum(np.arange(n) + 1, n - np.arange(n)) / 4, 0, 1) for n in size]
     out = image.copy()
-    place = out[y1 : y1 + height, x1 : x1 + width]
-    place += np.outer(*ramp) * (donor[y0 : y0 + height, x0 : x0 + width] - place)
+    out[target] += np.outer(*ramp) * (donor[source] - out[target])
     return out
 
 
-PLANTED_DEFECTS = {"scar": _scar, "stain": _blot, "cut_and_paste": _paste}
+PLANTED_DEFECTS = {"scar": _plant_scar, "stain": _plant_stain, "cut_and_paste": _plant_patch}
 
 
 def planted(image, defect, seed=0, donor=None):
@@ -393,130 +380,105 @@ def planted(image, defect, seed=0, donor=None):
     seed : int or sequence of int, from 0
         Drives the defect's place, size and strength.
     donor : uint8 array of the same shape, optional
-        Where a patch is cut from; the image itself by default.
+        What a patch is cut from; the image itself by default.
 
     Returns
     -------
     image : uint8 array of shape (height, width)
     mask : bool array of shape (height, width)
-        The exact defect; see the module.
+        The exact defect: what was changed by more than `LEVEL`.
 
     Raises
     ------
     CourseError
-        For an unknown defect, a small image, a donor of another shape, or an image too flat or dark
-        for the defect to show.
+        For an unknown defect, a bad seed, unfit images, or one on which no defect shows.
 
     Notes
     -----
-    Cut-and-paste after Li et al. 2021, arXiv 2104.04015, who train on such images.
+    Cut-and-paste is that of Li et al. 2021, arXiv 2104.04015, who train on such images.
     """
     _known("defect", defect, PLANTED_DEFECTS)
-    donor = image if donor is None else donor
+    donor, seed = image if donor is None else donor, _seeds(seed)
     if image.ndim != 2 or min(image.shape) < 64 or donor.shape != image.shape:
         raise CourseError(
             f"image of shape {image.shape}, donor of shape {donor.shape}: "
             "give two of the same (height, width), at least 64 each"
         )
-    grey, other = image.astype(np.float32), donor.astype(np.float32)
-    y, x = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in image.shape), indexing="ij")
-
-    def draw(attempt):
-        rng = np.random.default_rng([*_seeds(seed), attempt])
-        drawn = PLANTED_DEFECTS[defect](rng, grey, x, y, other)
-        return np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
-
-    return _exact(image, draw)
+    parts = image.astype(np.float32), donor.astype(np.float32), *_pixels(image.shape)[::-1]
+    draw = PLANTED_DEFECTS[defect]
+    return _exact(image, lambda n: draw(np.random.default_rng([*seed, n]), *parts))
 
 
 @lru_cache(maxsize=128)
-def _draw(recipe):
-    maker, *values = recipe
-    if maker == "fabric":
-        image, mask = fabric(*values)
-    else:
-        path, donor, *values = values
-        image, mask = planted(_grey(path), *values, donor=_grey(donor))
-    image.flags.writeable = mask.flags.writeable = False
-    return image, mask
-
-
-def _grey(path):
-    return np.asarray(read_image(path).convert("L"))
+def _drawn(recipe):
+    maker, *given = recipe
+    if maker == "planted":
+        base, donor = (np.asarray(read_image(path).convert("L")) for path in given[:2])
+        return planted(base, *given[2:], donor)
+    return fabric(*given)
 
 
 @dataclass(frozen=True)
 class DrawnSample(Sample):
-    """A sample that is drawn when it is read, and always has a mask.
+    """A sample that is drawn when it is read, and whose defect is known exactly.
 
     Attributes
     ----------
     image : Path
-        Names the sample. No such file exists for a fabric; for a planted defect it is the
-        photograph below it.
+        Names the sample: no file for a fabric, the photograph below a planted defect.
     recipe : tuple
-        ``("fabric", ...)`` with the arguments of `fabric`, or ``("planted", path, donor's path,
+        ``("fabric", ...)`` and the arguments of `fabric`, or ``("planted", path, donor's path,
         defect, seed)``.
     """
 
     recipe: tuple = ()
-
-    @property
-    def has_mask(self):
-        """True: the defect is known exactly."""
-        return True
+    has_mask = True
 
     def read(self):
         """The image as RGB (PIL)."""
-        return read_image(_draw(self.recipe)[0])
+        return read_image(_drawn(self.recipe)[0])
 
     def mask(self):
-        """The exact defect, bool (height, width)."""
-        return _draw(self.recipe)[1]
+        """The true defect pixels, bool (height, width)."""
+        return _drawn(self.recipe)[1].copy()
 
     def fingerprint(self):
-        """What the pixels depend on, hashed: this module, the recipe, the files it names."""
-        parts = [p.read_bytes() if isinstance(p, Path) else repr(p) for p in self.recipe]
+        """A hash of all that the pixels depend on: this module, the recipe, the files it names."""
+        parts = (p.read_bytes() if isinstance(p, Path) else repr(p) for p in self.recipe)
         return sha256(VERSION, *parts)
 
 
 def _load_fabric(name, seed):
-    """60 training images, 40 good and 6 x 10 defective test images, 40 for calibration."""
-    weave = name.split("/")[1]
+    """60 training images, 40 good and 10 of each defect to test, 40 for calibration."""
 
-    def drawn(role, kind, count):
+    def drawn(role, count, kind="good"):
+        recipe, label = ("fabric", name.split("/")[1], 256, 256), int(kind != "good")
         return [
             DrawnSample(
-                Path(name, f"{role}_{n:03}.png"),
-                int(kind != "good"),
+                Path(name, role, f"{n:03}.png"),
+                label,
                 kind,
-                recipe=("fabric", weave, 256, 256, (seed, *role.encode(), n))
-                + ((kind,) if kind != "good" else ()),
+                recipe=(*recipe, (seed, *role.encode(), n), kind if label else None),
             )
             for n in range(count)
         ]
 
-    test = drawn("test", "good", 40)
-    for kind in FABRIC_DEFECTS:
-        test += drawn(kind, kind, 10)
-    train, calibration = drawn("train", "good", 60), drawn("calibration", "good", 40)
-    licence = "rendered by this package, MIT"
-    return Category(name, train, test, calibration, licence=licence)
+    test = drawn("test", 40) + [s for kind in FABRIC_DEFECTS for s in drawn(kind, 10, kind)]
+    train, calibration = drawn("train", 60), drawn("calibration", 40)
+    return Category(name, train, test, calibration, licence="rendered by this package, MIT")
 
 
 def _load_planted(name, seed):
-    """The solar cells' split; of the normal test images 60 as they are, 60 with a defect planted.
+    """The split of ELPV; of its normal test images 60 untouched, 60 with one planted defect each.
 
-    Patches are cut from the same image or from another normal test image by turns.
+    Patches come from the image itself and from another normal test image by turns.
     """
     cells = _load_elpv(name.replace("elpv_planted", "elpv"), seed)
     paths = [sample.image for sample in cells.test if sample.label == 0]
-    test = [Sample(path) for path in paths[:60]]
+    test, seeds = [Sample(path) for path in paths[:60]], (seed, *name.encode())
     for n, path in enumerate(paths[60:120]):
-        kind = list(PLANTED_DEFECTS)[n // 20]
-        donor = path if n % 2 else paths[120 + n]
-        recipe = ("planted", path, donor, kind, (seed, n))
-        test.append(DrawnSample(path, 1, kind, recipe=recipe))
+        kind, donor = list(PLANTED_DEFECTS)[n // 20], paths[120 + n] if n % 2 else path
+        test.append(DrawnSample(path, 1, kind, recipe=("planted", path, donor, kind, (*seeds, n))))
     licence = f"{ELPV_LICENCE}, with planted defects"
     return replace(cells, name=name, test=test, left_out={}, licence=licence)
 

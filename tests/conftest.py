@@ -1,6 +1,5 @@
 """What the tests share: tiny images and categories, real images, a cache of their own."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 def pytest_configure(config):
     if not config.option.markexpr:
         config.option.markexpr = "not slow and not network"
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1)  # tiny images only lose by more
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -155,7 +155,7 @@ def test_centring_is_needed_and_works(monkeypatch):
     monkeypatch.setattr(coreset, "TOLERANCE", float("inf"))  # the matrix product alone
     assert_greedy(points, k_center_greedy(points, 20))
     plain = coreset._offset_and_scale
-    monkeypatch.setattr(coreset, "_offset_and_scale", lambda r: (plain(r)[0] * 0, plain(r)[1]))
+    monkeypatch.setattr(coreset, "_offset_and_scale", lambda *a: (plain(*a)[0] * 0, plain(*a)[1]))
     with pytest.raises(AssertionError):
         assert_greedy(points, k_center_greedy(points, 20))
 

@@ -166,11 +166,11 @@ BY_HAND = {  # a change, and what the author is told
         "Output hides errors from batch",
     ),
     "no alt": (
-        edit("real-figure", 'alt="A square', 'a="A square'),
+        edit("real-figure", 'alt="The patches', 'a="The patches'),
         "a figure without alternative tex",
     ),
     "empty alt": (
-        edit("real-figure", "A square, evenly filled with the patches of the bank.", " "),
+        edit("real-figure", "The patches of the bank, scattered over a square.", " "),
         "a figure without alternative text; describe it",
     ),
     "show": (

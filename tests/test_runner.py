@@ -24,6 +24,7 @@ PARAMETERS = ("parameters", "n: int = 1  # a number")
 OUTPUT = ("parameters", 'output_dir: str = ""  # where to write\nn: int = 1  # a number')
 LESSON = "from patchcore_helpers.lesson import Lesson\nlesson = Lesson('it', output_dir)"
 WIDGETS = "import ipywidgets\nfrom IPython.display import display\nout = ipywidgets.Output()"
+THREAD = "import threading\nt = threading.Thread(target={}.pop, args=[5])\nt.start()\nt.join()"
 # Leaves a process behind that belongs to no session, group or parent of the kernel.
 ENDLESS = """
 import subprocess, time
@@ -78,7 +79,7 @@ BROKEN = {
         True,
     ),
     "thread": (
-        [PARAMETERS, "import threading\nthreading.Thread(target=lambda: {}[5]).start()", "n"],
+        [PARAMETERS, THREAD],
         r"cell 2 .*traceback on standard error \(KeyError: 5\); mend the thread",
         True,
     ),
@@ -242,7 +243,7 @@ def test_good_notebooks_pass_in_parallel(tmp_path, monkeypatch, capfd):
     ]
     assert not passes_papermill(paths[2])  # the user's kernel is in the way
     out = tmp_path / "out {n}"
-    assert run(*paths, "-j", 2, "--output", out, "--timeout", 30, "-p", "n", "5") == 0
+    assert run(*paths, "-j", 2, "--output", out, "--timeout", 300, "-p", "n", "5") == 0
     table = capfd.readouterr().out
     assert [line.split()[-1] for line in table.splitlines()[1:4]] == ["passed"] * 3
     assert str(out / "summary.json") in table
@@ -255,7 +256,7 @@ def test_good_notebooks_pass_in_parallel(tmp_path, monkeypatch, capfd):
     assert summary["results"]["n"] == 5 and summary["profile"] == "default, changed"
     seen_inside = json.loads((folder / "results.json").read_text())["peak_rss_mb"]
     assert 350 < summary["peak_rss_mb"] == pytest.approx(seen_inside, rel=0.1)
-    assert 0.5 < summary["seconds"] < 30
+    assert 0.5 < summary["seconds"] < 300
     assert summary["versions"]["papermill"] == papermill.__version__
     assert set(summary["files"]) == {
         "good.html", "good.ipynb", "results.json", "figures/line.png",
@@ -331,7 +332,7 @@ def test_sigkill_in_mid_batch_and_again(tmp_path, capfd):
     assert not leftover.exists()
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
