@@ -143,8 +143,8 @@ def k_center_greedy(
 
     Notes
     -----
-    Extra memory: n x (4 p + 16) bytes for p projected dimensions, n x 16 without a projection
-    (8 n more with weights), and about 100 MB whatever n is.
+    Extra memory: n x (4 p + 32) bytes for p projected dimensions, n x 32 without a projection
+    (24 n more with weights), and about 100 MB whatever n is.
 
     Distances are float32. A row that is so long beside the radius that the matrix product's
     rounding would show in it is from then on compared by direct differences (slower). What is
@@ -175,7 +175,12 @@ def _greedy(space, n_centers, weights2, first, bar):
     """Picks, and the squared radius after each."""
     n = len(space)
     nearest = torch.full((n,), torch.inf)  # squared distance to the nearest centre; chosen: -1
-    norms = torch.cat(space.each(lambda p: space.centred(p).square().sum(1), space.parts()))
+    norms = torch.empty(n)
+
+    def measure(part):
+        norms[part] = space.centred(part).square().sum(1)
+
+    space.each(measure, space.parts())
     # below `doubt` a row's priority is lost in the rounding of ||x||^2 - 2 x.c + ||c||^2 ...
     doubt = norms * (16 * torch.finfo(torch.float32).eps / TOLERANCE)
     doubt = doubt if weights2 is None else (doubt * weights2).float()
@@ -402,17 +407,20 @@ def _tensor(part):
 def _offset_and_scale(rows, each):
     """Mean of the rows, and a power of two that keeps squares inside float32's range."""
 
-    def survey(part):
-        piece = _tensor(rows[part])
-        return piece.amin(0), piece.amax(0), piece.sum(0, dtype=torch.float64)
+    parts = _parts(len(rows))
+    found = torch.empty(3, len(parts), rows.shape[1], dtype=torch.float64)
 
-    low, high, total = zip(*each(survey, _parts(len(rows))), strict=True)
-    low, high = torch.stack(low).amin(0).double(), torch.stack(high).amax(0).double()
+    def survey(number):
+        part = _tensor(rows[parts[number]])
+        found[:, number] = torch.stack([part.amin(0), part.amax(0), part.double().sum(0)])
+
+    each(survey, range(len(parts)))
+    low, high, total = found[0].amin(0), found[1].amax(0), found[2].sum(0)
     if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
         raise CourseError("patches: contain NaN or infinity; remove those rows first")
     width = (high - low).max().item()
     scale = 1.0 if width == 0 or 1e-6 < width < 1e12 else 2.0 ** -np.frexp(width)[1]
-    return (sum(total) / len(rows)).clamp(low, high), float(scale)
+    return (total / len(rows)).clamp(low, high), float(scale)
 
 
 def _squared_weights(weights, n):

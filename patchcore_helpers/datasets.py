@@ -289,7 +289,7 @@ def load_category(name, *, data_dir="data", seed=0):
     if name in RENDERED:
         return RENDERED[name](name, seed)
     below = Path(data_dir) / name
-    if below.is_dir():
+    if below.is_dir() and not (Path(name).is_absolute() or name.startswith(".")):
         return load_folder(below, name)
     if Path(name).is_dir():
         return load_folder(name)

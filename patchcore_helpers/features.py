@@ -282,6 +282,18 @@ def field_of_view(extractor, item, row, column, draws=4, seed=0):
     return (total.sqrt() / total.sqrt().max().clamp_min(1e-12)).numpy()
 
 
+def effective_area(field, share=0.9):
+    """The smallest share of the pixels that holds this share of the influence in a field of view.
+
+    Examples
+    --------
+    >>> effective_area(np.array([[8.0, 1.0], [1.0, 0.0]]), share=0.9)
+    0.5
+    """
+    influence = np.sort(field.ravel())[::-1].cumsum(dtype=float)
+    return float((influence < share * influence[-1] - 1e-9).sum() + 1) / field.size
+
+
 def patch_box(row, column, grid, size):
     """Pixels (left, top, right, bottom) of the grid cell that a patch stands on.
 

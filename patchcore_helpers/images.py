@@ -10,14 +10,19 @@ from .errors import CourseError
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
+def _upright(image):
+    """A copy, turned as its EXIF data say; without transparency, over which Pillow would warn."""
+    image = ImageOps.exif_transpose(image)
+    image.info.pop("transparency", None)
+    return image
+
+
 def _load(path):
     """The upright first frame of an image file; every failure names the file."""
     try:
         with Image.open(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            upright.info.pop("transparency", None)  # dropped later anyway, but with a warning
-            return upright
+            return _upright(image)
     except FileNotFoundError:
         raise CourseError(f"{path}: no such image file") from None
     except Image.DecompressionBombError as error:
@@ -79,7 +84,7 @@ def read_image(source):
     if isinstance(source, (str, Path)):
         name, source = source, _load(source)
     else:
-        name, source = "image", ImageOps.exif_transpose(source)
+        name, source = "image", _upright(source)
     if source.mode.startswith(("I", "F")):
         source = _to_8_bit(source, name)
     return source.convert("RGB")

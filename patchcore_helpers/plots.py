@@ -81,14 +81,14 @@ def toy_bank(bank, queries, distances, nearest):
     bank, queries : arrays of shape (m, 2) and (n, 2)
     distances, nearest : arrays of shape (n,), the patch scores and the rows of the bank
     """
-    figure, ax = plt.subplots(figsize=(6.5, 3.8))
+    figure, ax = plt.subplots(figsize=(8.5, 3.8))
     ax.scatter(*bank.T, s=45, color=NORMAL, label="memory bank (normal patches)")
     ax.scatter(*queries.T, s=70, marker="X", color=DEFECT, label="patches to judge")
     for query, distance, row in zip(queries, distances, nearest, strict=True):
         ax.plot(*np.transpose([query, bank[row]]), color=BLACK, lw=1, zorder=0)
-        ax.annotate(f"{distance:.2f}", query, xytext=(9, -4), textcoords="offset points")
+        ax.annotate(f"{distance:.2f}", query, xytext=(10, -12), textcoords="offset points")
     ax.set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)", aspect="equal")
-    ax.margins(0.15)
+    ax.margins(0.2)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

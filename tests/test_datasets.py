@@ -139,7 +139,9 @@ def test_a_name_is_looked_up_below_the_data_folder_first(tmp_path, make_category
     assert len(load_category("mvtec_ad/bolt").train) == 2
     assert load_category("mvtec_ad/bolt").name == "mvtec_ad/bolt"
     assert len(load_category("mvtec_ad/bolt", data_dir="nowhere").train) == 3
+    assert len(load_category("./mvtec_ad/bolt").train) == 3
     assert len(load_category(tmp_path / "mvtec_ad/bolt").train) == 3
+    assert load_category(tmp_path / "mvtec_ad/bolt").name == "bolt"
     monkeypatch.chdir(tmp_path / "mvtec_ad/bolt")
     assert load_category(".").name == "bolt"
 

@@ -13,10 +13,11 @@ from patchcore_helpers import CourseError, PatchCore, evaluation, load_category
 from patchcore_helpers.datasets import load_folder
 from patchcore_helpers.metrics import au_pro
 
-KEYS = (
-    "category backbone image_size coreset_ratio n_train n_test n_patches bank_size image_auroc "
-    "pixel_auroc au_pro fit_seconds score_seconds peak_rss_mb"
-).split()
+KEYS = [
+    *("category", "backbone", "image_size", "coreset_ratio", "n_train", "n_test"),
+    *("n_patches", "bank_size", "image_auroc", "pixel_auroc", "au_pro"),
+    *("fit_seconds", "score_seconds", "peak_rss_mb"),
+]
 
 
 def make(**options):
@@ -102,7 +103,9 @@ def test_cookies(shared, two_threads):
     category = load_folder(folder)
     assert len(category.train) == 31 and category.labels.tolist() == [1] * 32 + [0] * 14
     masks = [sample.mask() for sample in category.test]
-    assert all(0 < mask.mean() < 0.5 for mask in masks[:32]) and not any(m.any() for m in masks[32:])
+    assert all(0 < mask.mean() < 0.5 for mask in masks[:32]) and not any(
+        m.any() for m in masks[32:]
+    )
     results, _ = evaluation.evaluate(category, PatchCore())
     assert results["image_auroc"] >= 0.98
     assert results["pixel_auroc"] >= 0.97
@@ -110,15 +113,16 @@ def test_cookies(shared, two_threads):
 
 
 def test_some_solar_cells(two_threads):
-    category = load_category("elpv/mono").limit(train=60, test=60)
+    category = load_category("elpv/mono").limit(train=40, test=50)
     results, _ = evaluation.evaluate(category, PatchCore())
     assert results["image_auroc"] >= 0.9
-    assert results["pixel_auroc"] is None and results["n_patches"] == 60 * 32 * 32
+    assert results["pixel_auroc"] is None and results["n_patches"] == 40 * 32 * 32
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, seed, least", [("mono", 0, 0.94), ("mono", 1, 0.94), ("mono", 2, 0.94), ("poly", 0, 0.87)]
+    "name, seed, least",
+    [("mono", 0, 0.94), ("mono", 1, 0.94), ("mono", 2, 0.94), ("poly", 0, 0.87)],
 )
 def test_all_solar_cells(name, seed, least, two_threads):
     category = load_category(f"elpv/{name}", seed=seed)

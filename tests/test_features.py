@@ -42,10 +42,10 @@ def patches_by_hand(images, name, size, mean, std, layers=(2, 3)):
     x = torch.tensor(np.stack(small)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         maps = network((x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])
-    b, c, rows, columns = zip(*[m.shape for m in maps], strict=True)
-    means = [F.unfold(m, 3, padding=1).reshape(b[0], k, 9, -1).mean(2) for m, k in zip(maps, c)]  # noqa: B905
-    deep = F.interpolate(means[1].reshape(maps[1].shape), (rows[0], columns[0]), mode="bilinear")
-    joined = torch.cat([means[0].reshape(maps[0].shape), deep], 1)
+    means = [F.unfold(m, 3, padding=1).unflatten(1, (-1, 9)).mean(2) for m in maps]
+    shallow, deep = (mean.reshape(m.shape) for mean, m in zip(means, maps, strict=True))
+    deep = F.interpolate(deep, shallow.shape[2:], mode="bilinear")
+    joined = torch.cat([shallow, deep], 1)
     return joined.permute(0, 2, 3, 1).numpy()
 
 
@@ -121,8 +121,7 @@ def test_a_vit_sees_the_next_smaller_multiple_of_its_patch(size, grid, photos):
 def test_bfloat16_is_close_to_float32(name, photos):
     backbone = load_backbone(name, weights=None if name == "efficientnet_lite0" else "random")
     exact, short = (
-        extract(photos[:2], backbone, 64, precision=p).reshape(-1)
-        for p in ("float32", "bfloat16")
+        extract(photos[:2], backbone, 64, precision=p).reshape(-1) for p in ("float32", "bfloat16")
     )
     assert short.dtype == np.float32
     assert not np.array_equal(exact, short)

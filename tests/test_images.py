@@ -224,8 +224,10 @@ def test_faintest_16_bit_mask(tmp_path):
 def test_mask_of_another_size(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png", (7, 5)).shape == (5, 7)
-    with pytest.raises(CourseError, match=r"m\.png: mask is 7x5 but its image is 5x7"):
-        read_mask(tmp_path / "m.png", (5, 7))
+    for size in ((5, 7), (7, 6), (14, 10)):
+        text = rf"m\.png: mask is 7x5 but its image is {size[0]}x{size[1]}"
+        with pytest.raises(CourseError, match=text):
+            read_mask(tmp_path / "m.png", size)
 
 
 def nearest(old, new):

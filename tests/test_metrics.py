@@ -1,6 +1,7 @@
 """Metrics against scikit-learn, and AU-PRO against its definition without a shortcut."""
 
 from collections import deque
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def au_pro_by_hand(masks, maps, limit=0.3):
         overlaps = [sum(maps[n][p] >= threshold for p in r) / len(r) for n, r in regions]
         curve.append((false_alarms / count, sum(overlaps) / len(overlaps)))
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(curve, curve[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(curve):
         if x1 > limit:
             if x0 < limit:
                 y1 = y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
@@ -52,7 +53,11 @@ def au_pro_by_hand(masks, maps, limit=0.3):
 @settings(deadline=None, max_examples=200)
 @given(data=st.data(), limit=st.sampled_from([0.05, 0.3, 0.5, 1.0]))
 def test_au_pro_is_its_definition(data, limit):
-    shape = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6)))
+    shape = (
+        data.draw(st.integers(1, 3)),
+        data.draw(st.integers(1, 6)),
+        data.draw(st.integers(1, 6)),
+    )
     masks = data.draw(hnp.arrays(bool, shape))
     ties = st.integers(0, 3).map(float)
     scores = data.draw(st.sampled_from([ties, st.floats(-1, 1, width=32)]))
@@ -141,7 +146,12 @@ def test_pixel_auroc():
 def test_maps_that_do_not_belong_to_the_masks(metric):
     mask = np.zeros((2, 4, 6), bool)
     mask[0, 1, 1] = True
-    for maps in (np.zeros((2, 6, 4)), np.zeros((1, 4, 12)), np.zeros((2, 4, 5)), np.zeros((3, 4, 6))):
+    for maps in (
+        np.zeros((2, 6, 4)),
+        np.zeros((1, 4, 12)),
+        np.zeros((2, 4, 5)),
+        np.zeros((3, 4, 6)),
+    ):
         with pytest.raises(CourseError, match="must have the same shape"):
             metric(mask, maps)
     maps = np.zeros(mask.shape)

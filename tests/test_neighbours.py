@@ -74,7 +74,9 @@ def test_duplicates():
 def test_any_input(data, channels, k):
     numbers = st.floats(-1000, 1000, width=32) | st.integers(-2, 2).map(float)
     bank, patches = (
-        data.draw(hnp.arrays(np.float32, (data.draw(st.integers(1, 10)), channels), elements=numbers))
+        data.draw(
+            hnp.arrays(np.float32, (data.draw(st.integers(1, 10)), channels), elements=numbers)
+        )
         for _ in range(2)
     )
     assert_nearest(bank, patches, k)

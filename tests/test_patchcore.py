@@ -331,7 +331,9 @@ def test_saved_and_loaded(settings, threshold, photos, queries, tmp_path):
         assert loaded.threshold_ == model.threshold_
         np.testing.assert_array_equal(loaded.predict(queries), model.predict(queries))
     loaded.save(tmp_path / "again")
-    np.testing.assert_array_equal(PatchCore.load(tmp_path / "again").score(queries), model.score(queries))
+    np.testing.assert_array_equal(
+        PatchCore.load(tmp_path / "again").score(queries), model.score(queries)
+    )
     loaded.fit(photos)
     np.testing.assert_array_equal(loaded.score(queries), model.score(queries))
 

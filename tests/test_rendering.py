@@ -17,6 +17,7 @@ from patchcore_helpers.rendering import (
     LEVEL,
     PLANTED_DEFECTS,
     RENDERED,
+    SPECK,
     fabric,
     planted,
 )
@@ -30,6 +31,8 @@ def assert_exact(before, after, mask):
     assert mask.dtype == bool and distance[mask].max() < 2.5
     assert LEAST <= mask.sum() < 0.2 * mask.size
     assert changed[mask].mean() > 0.3
+    spots, count = ndimage.label(mask, np.ones((3, 3)))
+    assert ndimage.sum_labels(changed, spots, np.arange(1, count + 1)).min() >= SPECK
 
 
 def power(image, per_column, per_row):
@@ -92,8 +95,11 @@ def test_margin_and_selvage():
     assert (columns[:150] == 0).all() and (columns[150:] > 5).all()
     assert (good[:, 156:] < 255).all()
     border, cloth = good[:, 156:278], good[:, 284:406]
-    twill = weave_frequency(CLOTHS["twill"])
-    assert power(cloth, *twill) > 5 * power(border, *twill)
+    twill = CLOTHS["twill"]
+    plain = 1.35 / 2 / twill.end_pitch, 1 / 2 / twill.pick_pitch
+    assert power(border, *plain) > 3 * power(cloth, *plain)
+    assert power(cloth, *weave_frequency(twill)) > 5 * power(border, *weave_frequency(twill))
+    assert border.mean() > cloth.mean() + 4
     assert (fabric("plain", seed=5)[0] < 255).all()
 
 

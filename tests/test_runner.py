@@ -4,7 +4,6 @@ import argparse
 import json
 import multiprocessing
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import papermill
 import psutil
 import pytest
 from bs4 import BeautifulSoup
+from nbclient.exceptions import CellTimeoutError
 
 from patchcore_helpers import runner
 from patchcore_helpers.errors import CourseError
@@ -143,23 +143,36 @@ def text_of(notebook):
 
 def passes_papermill(path):
     """Whether papermill itself passes a notebook that is given a parameter."""
-    try:
-        papermill.execute_notebook(path, None, {"n": 2}, progress_bar=False, cwd=path.parent)
-    except Exception:
-        return False
-    return True
+    words = {"progress_bar": False, "cwd": path.parent, "execution_timeout": 30}
+    for _ in range(4):
+        try:
+            papermill.execute_notebook(path, None, {"n": 2}, **words)
+            return True
+        except CellTimeoutError:  # an Output hangs in a few runs of a hundred
+            continue
+        except Exception:
+            return False
+    return False
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
     """The broken notebooks, run in one batch: folder, exit status, standard error."""
     folder = tmp_path_factory.mktemp("broken")
-    paths = [write(folder / f"{name}.ipynb", BROKEN[name][0]) for name in BROKEN]
-    said = []
+    paths = [write(folder / f"{name}.ipynb", cells) for name, (cells, _, _) in BROKEN.items()]
+    hiding = [path for path in paths if "hidden" in path.stem]
     with pytest.MonkeyPatch.context() as patch:
+        said = []
         patch.setattr(runner.tqdm, "write", lambda text, file: said.append(text))
-        status = run(*paths, "--output", folder / "out", "-j", 2)
-    return folder, status, "\n".join(said)
+        rest = [path for path in paths if path not in hiding]
+        statuses = [run(*rest, "--output", folder / "out", "-j", 2)]
+        for _ in range(4):  # an Output hangs in a few runs of a hundred
+            tried = len(said)
+            statuses.append(run(*hiding, "--output", folder / "out", "-j", 2, "--timeout", 30))
+            if "time-out" not in "".join(said[tried:]):
+                break
+            del said[tried:]
+    return folder, statuses, "\n".join(said)
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +186,8 @@ def plain(broken):
 @pytest.mark.notebooks
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_notebook_fails_with_one_line(broken, name):
-    folder, status, said = broken
-    assert status == 1
+    folder, statuses, said = broken
+    assert set(statuses) == {1}
     lines = [line for line in said.splitlines() if line.startswith(f"{name}: ")]
     failures = [line for line in lines if "started" not in line and "failed in" not in line]
     assert len(failures) == 1
@@ -287,6 +300,10 @@ def test_good_notebooks_pass_in_parallel(tmp_path, monkeypatch, capfd):
     assert batch.kept(job) is None
     (folder / "good.html").write_bytes(page)
     assert batch.kept(job) == summary
+    (folder / "summary.json").write_text(json.dumps(summary | {"package_sha256": "other"}))
+    assert batch.kept(job) is None
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert batch.kept(job) == summary
     write(paths[2], [*GOOD[:-1], "1", GOOD[-1]])
     assert batch.kept(job) is None
 
@@ -310,10 +327,12 @@ def test_sigkill_in_mid_batch_and_again(tmp_path, capfd):
     words = [sys.executable, "-c", script, *map(str, paths), "--output", str(out)]
     batch = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     pid = tmp_path / "second.pid"
-    wait_for(lambda: pid.is_file() and pid.read_text())
-    tree = psutil.Process(batch.pid).children(recursive=True)
-    batch.send_signal(signal.SIGKILL)
-    batch.wait()
+    try:
+        wait_for(lambda: pid.is_file() and pid.read_text())
+        tree = psutil.Process(batch.pid).children(recursive=True)
+    finally:
+        batch.kill()  # SIGKILL
+        batch.wait()
     assert int(pid.read_text()) in [process.pid for process in tree]  # the kernel
     wait_for(lambda: not any(process.is_running() for process in tree), 10)
 
