@@ -1,7 +1,8 @@
 """Coreset selection side by side: ours, a plain loop, anomalib's, and the products alone.
 
     python benchmarks/coreset.py                        # everything: about an hour on 2 cores
-    python benchmarks/coreset.py --rows 20000 --big 100000 --runs 1
+    python benchmarks/coreset.py --parts "1%" big       # these anew, the rest as it stands
+    python benchmarks/coreset.py --rows 20000 --big 100000 --runs 1 --results /tmp/try/results
 
 All choose from the same patch vectors: EfficientNet-Lite0 (strides 8 and 16, 152 channels) of the
 200 training images of elpv/mono at 256 px, 204,800 vectors. Every measurement is a process of its
@@ -28,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / "output" / "benchmarks"
 ANOMALIB = ["anomalib==2.7.0", "torch==2.14.1", "torchvision==0.29.1"]
 PROJECTION, SEED = 128, 0
+PARTS = ["1%", "10%", "N", "k", "big"]
 NAMES = {
     "ours": "`k_center_greedy`",
     "sequential": "plain loop, a matrix-vector product per pick",
@@ -195,28 +197,30 @@ def radius(path, n, k):
 def series(args):
     """All rows of the table: the two main comparisons, time against N and k, and the big one."""
     path, n = prepare_features(args.rows)
-    other = anomalib_python(args.anomalib_python)
-    pythons = {"anomalib": other}
-    for number in range(args.runs):
-        for share, methods in ((0.01, NAMES), (0.1, ["ours", "products", "torch_mm"])):
-            for method in methods:
-                k = int(share * n)
-                row = run(method, path, n, k, pythons.get(method, sys.executable))
-                if "distinct" in row:
-                    row["radius"] = radius(path, n, k)
-                yield {"part": f"{share:.0%}", "run": number, **row}
-    for method in NAMES:
-        python = pythons.get(method, sys.executable)
-        for part in (16, 8, 4, 2):
-            yield {"part": "N", "run": 0, **run(method, path, n // part, n // part // 100, python)}
-        most = n // 100 if method in ("sequential", "anomalib") else n // 5
-        for k in (n // 3200, n // 800, n // 200, n // 50, n // 5):
-            if k <= most:
-                yield {"part": "k", "run": 0, **run(method, path, n, k, python)}
-    big = prepare_synthetic(args.big)
-    for part in (8, 4, 2, 1):
-        m = args.big // part
-        yield {"part": "big", "run": 0, **run("ours", big, m, m // 100, mapped=True)}
+    pythons = dict.fromkeys(NAMES, sys.executable)
+    if {"1%", "N", "k"} & set(args.parts):
+        pythons["anomalib"] = anomalib_python(args.anomalib_python)
+    shares = {"1%": (0.01, NAMES), "10%": (0.1, ["ours", "products", "torch_mm"])}
+    for part, number in [(p, r) for r in range(args.runs) for p in shares if p in args.parts]:
+        share, methods = shares[part]
+        for method in methods:
+            row = run(method, path, n, int(share * n), pythons[method])
+            if "distinct" in row:
+                row["radius"] = radius(path, n, row["k"])
+            yield {"part": part, "run": number, **row}
+    for part in args.parts:
+        for method in NAMES if part in ("N", "k") else ():
+            if part == "N":
+                pairs = [(n // d, n // d // 100) for d in (16, 8, 4, 2)]
+            else:
+                most = n // 200 if method in ("sequential", "anomalib") else n // 20
+                pairs = [(n, n // d) for d in (3200, 800, 200, 50, 20) if n // d <= most]
+            for rows, k in pairs:
+                yield {"part": part, "run": 0, **run(method, path, rows, k, pythons[method])}
+    if "big" in args.parts:
+        big = prepare_synthetic(args.big)
+        for rows in (args.big // d for d in (8, 4, 2, 1)):
+            yield {"part": "big", "run": 0, **run("ours", big, rows, rows // 100, mapped=True)}
 
 
 # --- the report ---
@@ -241,11 +245,14 @@ def comparison(frame, part):
                 NAMES[method],
                 ", ".join(f"{s:.2f}" for s in seconds.loc[method]),
                 "" if method == "ours" else ", ".join(f"{r:.2f}" for r in ratios),
+                f"{mine.cpu_seconds.mean():.1f}",
                 f"{mine.extra_mb.max():.0f}",
                 f"{covered:.2f}" if np.isfinite(covered) else "",
             ]
         )
-    return table(["", "seconds", "times ours", "extra memory, MB", "final radius"], rows)
+    return table(
+        ["", "seconds", "times ours", "CPU seconds", "extra memory, MB", "final radius"], rows
+    )
 
 
 def processor():
@@ -256,25 +263,24 @@ def processor():
 
 
 def report(frame, folder):
-    n, k1, k10 = (
-        frame.n[frame.part == "1%"].max(),
-        *(frame.k[frame.part == part].max() for part in ("1%", "10%")),
-    )
+    n, k1 = frame[frame.part == "1%"][["n", "k"]].max()
+    k10, threads = frame.k[frame.part == "10%"].max(), torch.get_num_threads()
     big = frame[frame.part == "big"]
-    grown = [f"{m:,}" for m in big.n], [f"{s:.1f}" for s in big.seconds]
+    power = np.polyfit(np.log(big.n), np.log(big.cpu_seconds), 1)[0]
+    grown = [
+        [f"{r.n:,}", f"{r.k:,}", f"{r.seconds:.1f}", f"{r.cpu_seconds:.1f}", f"{r.extra_mb:.0f}"]
+        for r in big.itertuples()
+    ]
     text = f"""## Coreset selection
 
-`python benchmarks/coreset.py`, {time.strftime("%Y-%m-%d")}: {processor()}, \
-{torch.get_num_threads()} threads, torch {torch.__version__}; load average {frame.load.min():.1f} \
-to {frame.load.max():.1f} (each measurement itself adds about {
-        torch.get_num_threads()
-    }). Real patch \
-vectors, {n:,} x 152; ours and the plain loop search a random projection to {
-        PROJECTION
-    } dimensions, \
-anomalib its own sparse one; the projection is part of the time. Each column of numbers is one run \
-after the other, the methods taking turns. Extra memory: the most that the process held above what \
-it held with the vectors loaded. The radius is measured in the unprojected features for all.
+`python benchmarks/coreset.py`, {time.strftime("%Y-%m-%d")}; {processor()}, {threads} threads,
+torch {torch.__version__}; load average {frame.load.min():.1f} to {frame.load.max():.1f}, to which a
+measurement itself adds about {threads}. Real patch vectors, {n:,} x 152. Ours and the plain loop
+search a random projection to {PROJECTION} dimensions, anomalib its own sparse one; projecting is
+part of the time. Several numbers are runs one after the other, the methods taking turns. CPU
+seconds count all threads, waiting ones too where they spin. Extra memory is the most that the
+process held above what it held with the vectors loaded. The final radius is measured in the
+unprojected vectors for all.
 
 1 %: {k1:,} picks.
 
@@ -284,34 +290,20 @@ it held with the vectors loaded. The radius is measured in the unprojected featu
 
 {comparison(frame, "10%")}
 
-![time against N and against k](results/coreset.png)
+![Time against N and against k](results/coreset.png)
 
-1 % of a memory map of synthetic vectors, 128 columns (the whole file is {
-        big.n.max() * 512 / 1e9:.1f} \
-GB; its pages are not counted as extra memory).
+1 % of a memory map of synthetic vectors with 128 columns (the largest file is
+{big.n.max() * 512 / 1e9:.1f} GB; its own pages are not in the extra memory):
 
-{
-        table(
-            ["vectors", "picks", "seconds", "extra memory, MB"],
-            [
-                [a, f"{k:,}", b, f"{m:.0f}"]
-                for a, b, k, m in zip(*grown, big.k, big.extra_mb, strict=True)
-            ],
-        )
-    }
+{table(["vectors", "picks", "seconds", "CPU seconds", "extra memory, MB"], grown)}
 
-At a fixed ratio the time grows as N to the power of \
-{np.polyfit(np.log(big.n), np.log(big.seconds), 1)[0]:.2f} (N picks from N vectors would be 2).
+At a fixed ratio the CPU seconds grow as N to the power of {power:.2f}.
 """
     readme = folder / "README.md"
     begin, end = "<!-- coreset: written by coreset.py -->\n", "<!-- coreset: end -->\n"
     old = readme.read_text() if readme.exists() else "# Benchmarks\n\n"
-    if begin in old:
-        head, rest = old.split(begin)
-        old, tail = head, rest.split(end)[1]
-    else:
-        tail = ""
-    readme.write_text(old + begin + text + end + tail)
+    head, _, rest = old.partition(begin)
+    readme.write_text(head + begin + text + end + rest.partition(end)[2])
 
 
 def draw(frame, path):
@@ -342,6 +334,9 @@ def main():
     parser.add_argument("--rows", type=int, default=204_800, help="patch vectors to use (204800)")
     parser.add_argument("--big", type=int, default=2_000_000, help="synthetic vectors (2000000)")
     parser.add_argument("--runs", type=int, default=3, help="of the main comparisons (3)")
+    parser.add_argument(
+        "--parts", nargs="*", default=PARTS, choices=PARTS, help="measure these, keep the others"
+    )
     parser.add_argument("--anomalib-python", help="interpreter of an environment with anomalib")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
@@ -354,11 +349,12 @@ def main():
     import pandas as pd
 
     args.results.mkdir(parents=True, exist_ok=True)
-    rows = []
+    kept = args.results / "coreset.csv"
+    frame = pd.read_csv(kept) if kept.exists() else pd.DataFrame({"part": []})
+    frame = frame[~frame.part.isin(args.parts)]
     for row in series(args):
-        rows.append(row)
-        frame = pd.DataFrame(rows)
-        frame.to_csv(args.results / "coreset.csv", index=False, float_format="%.6g")
+        frame = pd.concat([frame, pd.DataFrame([row])], ignore_index=True)
+        frame.to_csv(kept, index=False, float_format="%.6g")
     draw(frame, args.results / "coreset.png")
     report(frame, args.results.parent)
 

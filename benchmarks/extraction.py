@@ -2,9 +2,9 @@
 
     python benchmarks/extraction.py [--images 96] [--seeds 5]
 
-Compares plain float32 (a timm model run image batch by image batch, decoding in between) with
-`Extractor` in float32 and bfloat16, on the same images in one run, without the cache; then the image
-AUROC of float32 and bfloat16 over several coreset seeds. Writes benchmarks/results/extraction.md.
+Compares plain float32 (a timm model run batch by batch, decoding in between) with `Extractor` in
+float32 and bfloat16, on the same images in one run, without the cache; then the image AUROC of
+float32 and bfloat16 over several coreset seeds. Writes tables to benchmarks/results/.
 """
 
 import argparse

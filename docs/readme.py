@@ -46,8 +46,8 @@ def needs(runs):
     memory = max(run["peak_rss_mb"] for run in runs.values()) / 1000
     cores = max(run["cores"] for run in runs.values())
     return (
-        f"Measured on {cores} cores: {total:.1f} minutes for the notebooks of `make course` (after the "
-        f"set-up, whose time is your network's), {memory:.1f} GB of memory at most, and "
+        f"Measured on {cores} cores: {total:.1f} minutes for the notebooks of `make course` (after "
+        f"the set-up, whose time is your network's), {memory:.1f} GB of memory at most, and "
         f"{setup['venv_gb']:.1f} GB of disk for `.venv`, most of it torch."
     )
 

@@ -1,7 +1,18 @@
 """PatchCore, hands on: the implementation behind the course."""
 
-from .datasets import Category, Sample, load_category
-from .errors import CourseError
-from .patchcore import PatchCore
+import importlib
 
-__all__ = ["Category", "CourseError", "PatchCore", "Sample", "load_category"]
+_HOMES = {
+    "Category": "datasets",
+    "CourseError": "errors",
+    "PatchCore": "patchcore",
+    "Sample": "datasets",
+    "load_category": "datasets",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

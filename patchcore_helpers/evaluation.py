@@ -129,7 +129,7 @@ def nested_patch_scores(model, images, sizes, progress=None):
     Parameters
     ----------
     model : PatchCore
-        Fitted, with the largest bank and `n_neighbors=1`; its rows stand in the order of the choice.
+        Fitted, with the largest bank, its rows in greedy order, and `n_neighbors=1`.
     images : sequence of samples, paths, PIL images or uint8 arrays
     sizes : increasing sequence of int
         Bank sizes, at most the model's own; the first j rows are the greedy coreset of size j.

@@ -251,10 +251,11 @@ class Extractor:
 
 
 def field_of_view(extractor, item, row, column, draws=4, seed=0):
-    """How strongly each pixel moves one patch vector: its effective receptive field (Luo et al. 2016).
+    """How strongly each pixel moves one patch vector: its effective receptive field.
 
     The patch vector is multiplied by random signs and differentiated with respect to the image; the
-    root mean square over the draws estimates the length of the vector's derivative, pixel by pixel.
+    root mean square over the draws estimates the length of the vector's derivative, pixel by pixel
+    (Luo et al. 2016).
 
     Parameters
     ----------
@@ -283,7 +284,7 @@ def field_of_view(extractor, item, row, column, draws=4, seed=0):
 
 
 def effective_area(field, share=0.9):
-    """The smallest share of the pixels that holds this share of the influence in a field of view.
+    """The smallest share of the pixels that holds this share of a field of view's influence.
 
     Examples
     --------

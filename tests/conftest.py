@@ -5,7 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
+
+settings.register_profile("same every time", deadline=None, derandomize=True)
+settings.load_profile("same every time")  # --hypothesis-profile default tries new examples
 
 SHARED = Path(__file__).parents[2] / "shared"
 

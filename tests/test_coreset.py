@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.metrics import roc_auc_score
 
 from patchcore_helpers import coreset
 from patchcore_helpers.coreset import (
@@ -15,6 +16,7 @@ from patchcore_helpers.coreset import (
     random_coreset,
 )
 from patchcore_helpers.errors import CourseError
+from patchcore_helpers.neighbours import ExactSearch
 
 
 def replay(points, indices, weights=None):
@@ -258,3 +260,22 @@ def test_progress_goes_to_standard_error_only_when_asked(capsys):
     k_center_greedy(np.eye(10), 5, progress=True)
     out, err = capsys.readouterr()
     assert out == "" and "radius" in err and "5/5" in err
+
+
+def test_one_pass_gives_the_auroc_of_ten_separate_fits():
+    rng = np.random.default_rng(0)
+    centre, labels = rng.normal(size=(1, 24)) * 20, np.arange(60) % 3 == 0
+    train = (centre + rng.normal(size=(2000, 24))).astype(np.float32)
+    test = centre + rng.normal(size=(60, 50, 24)) * (1 + 0.1 * labels[:, None, None])
+    test = test.astype(np.float32).reshape(-1, 24)
+    sizes = [2, 5, 10, 20, 50, 100, 200, 400, 800, 2000]
+    order = k_center_greedy(train, sizes[-1]).indices
+    nested = nested_min_distances(test, train[order], sizes).reshape(10, 60, 50)
+    aurocs = []
+    for size, distances in zip(sizes, nested, strict=True):
+        bank = train[k_center_greedy(train, size).indices]
+        scores = ExactSearch().fit(bank).query(test)[0].reshape(60, 50)
+        np.testing.assert_allclose(distances, scores, rtol=1e-6)
+        aurocs.append(roc_auc_score(labels, scores.max(1)))
+        assert roc_auc_score(labels, distances.max(1)) == pytest.approx(aurocs[-1], abs=1e-6)
+    assert len(set(aurocs)) > 5

@@ -129,6 +129,17 @@ def test_bfloat16_is_close_to_float32(name, photos):
     assert error < 0.06  # 8 bits: up to 0.004 per operation, over some 50 operations in a row
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_network_itself_computes_in_the_chosen_precision(precision, pixels, photos):
+    seen = []
+    layer = torch.nn.Conv2d(3, 3, 1)
+    pixels.network.forward_intermediates = lambda images, **options: (
+        seen.append(layer(images).dtype) or [images]
+    )
+    extract(photos[:1], pixels, 8, precision=precision)
+    assert seen == [getattr(torch, precision)]
+
+
 def neighbourhood_sums(maps):
     """Sum over the 3x3 neighbourhood by nine shifted copies, zeros beyond the border."""
     padded = np.pad(maps, ((0, 0), (0, 0), (1, 1), (1, 1)))

@@ -30,11 +30,16 @@ QUIET = {  # no pop-ups over the notebook, no look-ups of news or extensions
     # Every cell is in the page at once, not only those in view.
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
 }
-RUN_ALL = """async () => {
+RUN_ALL = """async seconds => {
     const panel = window.jupyterapp.shell.currentWidget;
-    await panel.context.ready;
-    await panel.sessionContext.ready;
-    await window.jupyterapp.commands.execute("notebook:run-all-cells");
+    const late = new Promise((_, reject) => setTimeout(
+        () => reject(new Error(`not finished after ${seconds} s`)), 1000 * seconds));
+    const run = async () => {
+        await panel.context.ready;
+        await panel.sessionContext.ready;
+        await window.jupyterapp.commands.execute("notebook:run-all-cells");
+    };
+    await Promise.race([run(), late]);
     return panel.content.model.toJSON();
 }"""
 ASK = """async code => {
@@ -117,14 +122,14 @@ class Lab:
             self.process.wait()
 
 
-def open_and_run(page, lab, notebook):
+def open_and_run(page, lab, notebook, seconds=900):
     """Open a notebook of `lab.root`, run all its cells, and return it with its outputs.
 
-    Fails on an error output, on a code cell that did not run, and after the page's time-out.
+    Fails on an error output, on a code cell that did not run, and after so many seconds.
     """
     page.goto(lab.url(notebook))
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    ran = page.evaluate(RUN_ALL)
+    ran = page.evaluate(RUN_ALL, seconds)
     for number, cell in enumerate(ran["cells"]):
         if cell["cell_type"] != "code" or not "".join(cell["source"]).strip():
             continue
