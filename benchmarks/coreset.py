@@ -322,10 +322,13 @@ def draw(frame, path):
             x, y = np.concatenate(points)[np.concatenate(points)[:, 0].argsort()].T
             style = "--" if method in ("products", "torch_mm") else "-"
             axis.loglog(x, y, style, marker="o", ms=4, label=name.replace("`", ""))
-        axis.grid(alpha=0.3, which="both")
+        axis.grid(alpha=0.3)
+        axis.minorticks_off()
+    sizes = sorted(set(frame.n[frame.part == "N"]) | set(main.n))
+    axes[0].set_xticks(sizes, [f"{n:,}" for n in sizes])
     axes[0].set(xlabel="patch vectors N, 1 % of them chosen", ylabel="seconds")
     axes[1].set(xlabel=f"picks k from {main.n.max():,} vectors")
-    axes[1].legend(fontsize=8)
+    axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -354,6 +357,7 @@ def main():
     frame = frame[~frame.part.isin(args.parts)]
     for row in series(args):
         frame = pd.concat([frame, pd.DataFrame([row])], ignore_index=True)
+        frame = frame.astype({"run": int, "n": int, "k": int})
         frame.to_csv(kept, index=False, float_format="%.6g")
     draw(frame, args.results / "coreset.png")
     report(frame, args.results.parent)

@@ -363,6 +363,8 @@ def nested_min_distances(queries, bank, sizes):
 
     with _workers() as each:
         each(search, _parts(len(queries)))
+    if not (torch.isfinite(shift).all() and np.isfinite(out).all()):
+        raise CourseError("queries, bank: contain NaN or infinity; remove those rows first")
     return out
 
 
@@ -446,4 +448,4 @@ def _count(value, low, high, name):
 
 
 def _generator(random_state):
-    return np.random.default_rng(_count(random_state, 0, None, "random_state"))
+    return np.random.default_rng(_count(random_state, 0, 2**32 - 1, "random_state"))

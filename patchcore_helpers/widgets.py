@@ -1,5 +1,6 @@
 """Interactive figures: move a slider, see the picture change."""
 
+import gc
 import io
 from base64 import b64encode
 from collections import namedtuple
@@ -9,13 +10,11 @@ from time import perf_counter as clock
 
 import ipywidgets
 import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
 
 from patchcore_helpers.errors import CourseError
 
 _SHOWN = '<p role="alert" style="color: #c00"><b>{}</b></p>'
 _SPOKEN = '<p style="position: absolute; clip-path: inset(50%)">{}</p>'  # an Image has no alt text
-
 Timings = namedtuple("Timings", ["compute", "render"])  # seconds in `draw`, and figure to PNG
 
 
@@ -26,10 +25,8 @@ class Explorer:
     ----------
     controls : dict of str to ipywidgets.Widget
         One per argument of the drawing function; setting its `.value` draws at once.
-    picture : bytes
-        The PNG on show.
-    timings : Timings
-        Of the last draw that succeeded.
+    picture, timings : bytes, Timings
+        The PNG on show, and how long it took.
     """
 
     def __init__(self, draw, controls, alt):
@@ -42,6 +39,7 @@ class Explorer:
             control.observe(self._update, names="value")
 
     def _update(self, _change=None):
+        gc.disable()  # a full collection, beside torch, takes longer than several pictures
         try:
             values = {name: control.value for name, control in self.controls.items()}
             self.picture, self.timings = _picture(self._draw, values)
@@ -50,6 +48,9 @@ class Explorer:
             self._image.layout.display = "none"
             self._text.value = _SHOWN.format(escape(f"{type(error).__name__}: {error}"))
             raise
+        finally:
+            gc.collect(0)  # the closed figure, while it is young
+            gc.enable()
         self._image.value, self._image.layout.display = self.picture, None
         self._text.value = _SPOKEN.format(escape(self._alt))
 
@@ -107,9 +108,8 @@ def explore(draw, *, alt, start=None, labels=None, **controls):
 
 
 def _control(name, spec, start, labels):
-    label = labels.get(name, name.replace("_", " "))
-    layout, style = {"width": "36em", "max_width": "100%"}, {"description_width": "initial"}
-    look = {"description": label, "tooltip": label, "layout": layout, "style": style}
+    look = dict.fromkeys(("description", "tooltip"), labels.get(name, name.replace("_", " ")))
+    look |= {"layout": {"width": "36em"}, "style": {"description_width": "initial"}}
     match spec:
         case ipywidgets.Widget():
             control = spec
@@ -119,21 +119,20 @@ def _control(name, spec, start, labels):
             control = _slider(look, low, high, *step)
         case _:
             raise CourseError(f"explore: {name}={spec!r}: give (low, high, step) or a list")
-    control.value = start.get(name, control.value)
-    if name in start and control.value != start[name]:
-        raise CourseError(f"explore: start of {name!r}, {start[name]}, is outside {spec}")
+    control.value = value = start.get(name, control.value)
+    if control.value != value:
+        raise CourseError(f"explore: start of {name!r}, {value}, is outside {spec}")
     return control
 
 
 def _slider(look, low, high, step=None):
     whole = all(isinstance(number, int) for number in (low, high, step or 1))
     step = step or (1 if whole else (high - low) / 100)
-    value = low + step * round((high - low) / step / 2)
+    look |= {"value": low + step * round((high - low) / step / 2), "min": low, "max": high}
     if whole:
-        return ipywidgets.IntSlider(value, low, high, step, **look)
+        return ipywidgets.IntSlider(step=step, **look)
     decimals = max(0, -Decimal(f"{step:.3g}").normalize().as_tuple().exponent)
-    look["readout_format"] = f".{decimals}f"
-    return ipywidgets.FloatSlider(value=value, min=low, max=high, step=step, **look)
+    return ipywidgets.FloatSlider(step=step, readout_format=f".{decimals}f", **look)
 
 
 def _picture(draw, values):
@@ -141,7 +140,7 @@ def _picture(draw, values):
     try:
         figure = draw(**values)
         drawn, buffer = clock(), io.BytesIO()
-        if not isinstance(figure, Figure):
+        if not isinstance(figure, plt.Figure):
             raise CourseError("explore: the drawing function must end with `return figure`")
         figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})
     finally:

@@ -212,6 +212,7 @@ def test_array_kinds_agree(tmp_path):
         ({"weights": np.full(10, np.nan)}, "weights"),
         ({"random_state": -1}, "random_state"),
         ({"random_state": "x"}, "random_state"),
+        ({"random_state": 2**32}, "random_state"),
     ],
 )
 def test_bad_input_is_refused_by_name(change, word):
@@ -252,6 +253,28 @@ def test_nested_distances_equal_separate_searches(offset):
 def test_nested_distances_refuse_bad_sizes(sizes):
     with pytest.raises(CourseError, match="sizes"):
         nested_min_distances(np.eye(10), np.eye(10), sizes)
+
+
+@pytest.mark.parametrize("place", ["queries", "bank"])
+def test_nested_distances_refuse_what_has_no_distance(place):
+    arrays = {"queries": np.eye(10), "bank": np.eye(10)}
+    arrays[place][3, 4] = np.nan
+    with pytest.raises(CourseError, match="NaN"):
+        nested_min_distances(**arrays, sizes=[2, 8])
+    with pytest.raises(CourseError, match="columns"):
+        nested_min_distances(np.eye(10), np.eye(9), [1])
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        k_center_greedy(np.eye(10), 5)
+        with pytest.raises(CourseError):
+            k_center_greedy(np.full((4, 2), np.nan), 2)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_progress_goes_to_standard_error_only_when_asked(capsys):

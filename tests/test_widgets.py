@@ -154,6 +154,18 @@ def test_a_thousand_pictures_leave_no_figure_behind():
     assert len(alive) <= 2, "figures are held in memory"
 
 
+def test_pictures_cause_no_full_garbage_collection():
+    """With torch loaded, a full collection takes longer than several pictures."""
+    demo = widgets.explore(draw_line, alt="", level=(0, 100), start={"level": 0})
+    demo.controls["level"].value = 1
+    gc.collect()
+    before = gc.get_count()[2], gc.get_stats()[2]["collections"]
+    for level in range(2, 62):
+        demo.controls["level"].value = level
+    assert gc.isenabled()
+    assert (gc.get_count()[2], gc.get_stats()[2]["collections"]) == before
+
+
 def test_figures_that_a_draw_forgets_are_closed():
     kept = plt.figure()
 

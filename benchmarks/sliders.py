@@ -1,0 +1,75 @@
+"""How long a slider takes to answer: the notebooks' own drawing functions, on their default data.
+
+    python benchmarks/sliders.py [--draws 200]
+
+Runs the cells of a notebook up to its last interactive figure, then moves every control of every
+`explore(...)` back and forth, and prints the 95th percentiles of computing and of drawing.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import numpy as np
+import pandas as pd
+from IPython.core.interactiveshell import InteractiveShell
+
+from patchcore_helpers.widgets import Explorer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def explorers(path):
+    """Run a notebook in this process; its explorers by the name of their variable."""
+    shell = InteractiveShell()
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code":
+            shell.run_cell(cell.source, silent=True).raise_error()
+    return {k: v for k, v in shell.user_ns.items() if isinstance(v, Explorer) and k[0] != "_"}
+
+
+def positions(control):
+    """Places along a control, from one end to the other and back."""
+    if hasattr(control, "options"):
+        values = [value for _, value in control._options_full]
+    else:
+        count = min(40, round((control.max - control.min) / control.step) + 1)
+        values = np.linspace(control.min, control.max, count).tolist()
+        values = [round(v) if isinstance(control.value, int) else v for v in values]
+    return values + values[-2:0:-1]
+
+
+def measure(explorer, draws):
+    compute, picture = [], []
+    moves = [(name, v) for name, c in explorer.controls.items() for v in positions(c)]
+    while len(picture) < draws:
+        for name, value in moves:
+            before = explorer.timings
+            start = time.perf_counter()
+            explorer.controls[name].value = value
+            if explorer.timings is not before:
+                picture.append(time.perf_counter() - start)
+                compute.append(explorer.timings.compute)
+    return 1000 * np.quantile(compute, 0.95), 1000 * np.quantile(picture, 0.95), len(picture)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", default=["01_introduction", "03_coreset"])
+    parser.add_argument("--draws", type=int, default=200)
+    args = parser.parse_args()
+    matplotlib.use("agg")
+    rows = []
+    for name in args.notebooks:
+        for variable, explorer in explorers(ROOT / "notebooks" / f"{name}.ipynb").items():
+            rows.append((name, variable, *measure(explorer, args.draws)))
+    columns = ["notebook", "explorer", "compute p95 (ms)", "picture p95 (ms)", "draws"]
+    table = pd.DataFrame(rows, columns=columns).round(1)
+    print(table.to_string(index=False))
+    table.to_csv(ROOT / "benchmarks" / "results" / "sliders.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()
