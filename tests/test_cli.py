@@ -67,7 +67,6 @@ def test_the_command_itself_prints_one_object_on_the_last_line(folder, tmp_path)
         [COMMAND, "evaluate", "bolt", "--data-dir", tmp_path, *TINY, "--json", "--seed", "3"],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert "1 defective images have no mask and leave the pixel metrics\n" in done.stderr
