@@ -176,7 +176,8 @@ def heat_maps(samples, maps, titles, limits):
 def _histogram(ax, labels, scores, threshold=None):
     edges = np.linspace(scores.min(), scores.max(), 41)
     for label, name, colour in ((0, "normal", NORMAL), (1, "defective", DEFECT)):
-        ax.hist(scores[labels == label], edges, alpha=0.65, color=colour, label=name)
+        counts = np.histogram(scores[labels == label], edges)[0]
+        ax.stairs(counts, edges, fill=True, alpha=0.65, color=colour, label=name)
     if threshold is not None:
         ax.axvline(threshold, color=THRESHOLD, ls="--", label="threshold")
     ax.set(xlabel="image score (L2 distance)", ylabel="test images")
@@ -515,6 +516,7 @@ def ratio_view(table, row, sample, anomaly_map, limits):
         ax.semilogx(table["ratio"], table[column], color=SKY)
         ax.plot(now["ratio"], now[column], "o", ms=11, color=DEFECT)
         ax.set(xlabel="coreset ratio", ylabel=label)
+        ax.minorticks_off()
     left.set_title(f"ratio {now['ratio']:.2%}: AUROC {now['image_auroc']:.4f}")
     size = f"{int(now['bank_size']):,} rows, {now['megabytes']:.2f} MB, {now['search_ms']:.1f} ms"
     middle.set_title(size)

@@ -181,34 +181,43 @@ def test_figures_that_a_draw_forgets_are_closed():
     assert plt.get_fignums() == [kept.number]
 
 
-def draw_panels(threshold, scores, image, heat):
-    """The kind of figure that lessons show: score histogram, heat map, thresholded map."""
+def draw_panels(threshold, labels, scores, images):
+    """A figure such as lessons show: scores, a heat map over an image, its part above a level."""
     figure, (histogram, overlay, mask) = plt.subplots(1, 3)
-    histogram.hist(scores, bins=40)
+    histogram.hist([scores[labels == 0], scores[labels == 1]], bins=40, histtype="stepfilled")
     histogram.axvline(threshold, color=plots.THRESHOLD)
-    overlay.imshow(image)
-    overlay.imshow(heat, alpha=0.5)
-    mask.imshow(image)
-    mask.imshow(heat > threshold, alpha=0.5)
+    overlay.imshow(images[0])
+    overlay.imshow(images[1][..., 0], alpha=0.5)
+    mask.imshow(images[0])
+    mask.imshow(images[1][..., 0] > 255 * threshold, alpha=0.5)
     for axes in (overlay, mask):
         axes.set_axis_off()
     return figure
 
 
+def draw_lesson_1(threshold, labels, scores, images):
+    return plots.threshold_view(labels, scores, images, threshold)
+
+
 @pytest.mark.parametrize(
-    "clock, quantile, earlier, draws",
+    "draw, clock, quantile, earlier, draws",
     [
         # Half of the pictures, in CPU time: what else the machine does shall not decide.
-        (time.process_time, 0.5, 40, 40),
-        pytest.param(time.perf_counter, 0.95, 500, 200, marks=pytest.mark.slow),
+        (draw_panels, time.process_time, 0.5, 40, 40),
+        pytest.param(draw_panels, time.perf_counter, 0.95, 500, 200, marks=pytest.mark.slow),
+        pytest.param(draw_lesson_1, time.perf_counter, 0.95, 500, 200, marks=pytest.mark.slow),
     ],
 )
-def test_a_picture_is_quick_however_many_came_before(clock, quantile, earlier, draws, monkeypatch):
+def test_a_picture_is_quick(draw, clock, quantile, earlier, draws, monkeypatch):
     monkeypatch.setattr(widgets, "clock", clock)
     random = np.random.default_rng(0)
-    data = random.normal(size=400), random.random((256, 256, 3)), random.random((256, 256))
+    labels = np.repeat([0, 1], 200)
+    scores = random.beta(2 + 4 * labels, 6 - 4 * labels)
+    images = random.integers(0, 255, (400, 256, 256, 3), dtype=np.uint8)
     demo = widgets.explore(
-        lambda threshold: draw_panels(threshold, *data), alt="", threshold=(0.0, 1.0, 0.001)
+        lambda threshold: draw(threshold, labels, scores, images),
+        alt="",
+        threshold=(0.0, 1.0, 0.001),
     )
 
     def measure(count):
@@ -283,7 +292,7 @@ def test_an_error_behind_a_slider_fails_the_run(run, capsys):
 
 
 @pytest.mark.notebooks
-@pytest.mark.parametrize("copies", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("copies", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_widget_notebooks_never_hang(run, copies):
     status, output = run(WIDGET_CELLS, copies=copies)
     assert status == 0

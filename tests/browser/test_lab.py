@@ -17,7 +17,11 @@ from lab_harness import (
 )
 from PIL import Image
 
-SLIDERS = {"01_introduction": "threshold"}  # a slider of each notebook, by its label
+SLIDERS = {  # one slider of each notebook, by its label
+    "01_introduction": "threshold",
+    "02_feature_unfolding": "row",
+    "03_coreset": "picks",
+}
 
 CELLS = [
     "import time\nimport matplotlib.pyplot as plt\nfrom patchcore_helpers import plots, widgets",
