@@ -128,9 +128,10 @@ def build_parser(arguments=()):
     for name, module, text in (
         ("run", "runner", "run notebooks of the course, strictly"),
         ("verify", "lint", "check that notebooks keep the form of a lesson"),
+        ("prepare", "prepare", "bring a downloaded data set into the data folder"),
     ):
         sub = commands.add_parser(name, help=text)
-        if name in arguments[:1]:  # reading notebooks takes seconds to import
+        if name in arguments[:1]:  # their modules take seconds to import
             tool = importlib.import_module(f".{module}", __package__)
             tool.add_arguments(sub)
             sub.set_defaults(function=tool.command)

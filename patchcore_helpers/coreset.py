@@ -21,6 +21,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from sklearn.cluster import MiniBatchKMeans
 from sklearn.random_projection import GaussianRandomProjection
 from tqdm.auto import tqdm
 
@@ -304,6 +305,83 @@ def random_coreset(
     n_centers = _count(n_centers, 1, n, "n_centers")
     order = _generator(random_state).permutation(n)[:n_centers]
     return Coreset(order.astype(np.int64), None, "exact")
+
+
+VARIANCES = ("position", "neighbourhood", "dimensions")
+
+
+def variance_weights(patches, variance="position", exponent=1.0, random_state=0):
+    """Weights for weighted k-center: a patch's variance, to the power of `exponent`.
+
+    Parameters
+    ----------
+    patches : array of float, shape (images, rows, columns, c)
+    variance : str
+        "position": the variance across the images of what is seen at the patch's place, summed over
+        the channels; the same for all images. "neighbourhood": the mean squared distance to their
+        mean of the patches in the same of 64 k-means clusters of feature space, wherever they are.
+        "dimensions": the spread among the numbers of one vector, which says nothing about images;
+        kept because a published experiment used it.
+    exponent : float, from 0
+        0 gives equal weights: plain k-center.
+    random_state : int
+        Seeds the clusters.
+
+    Returns
+    -------
+    float64 array of shape (images * rows * columns,)
+        Positive, at most 1. Taught in notebook 5.
+
+    Examples
+    --------
+    >>> patches = np.array([[[[0.0], [1.0]]], [[[0.0], [3.0]]], [[[1.0], [5.0]]]])
+    >>> variance_weights(patches).round(2)
+    array([0.08, 1.  , 0.08, 1.  , 0.08, 1.  ])
+    """
+    patches = np.asarray(patches)
+    if patches.ndim != 4 or 0 in patches.shape:
+        raise CourseError(f"patches {patches.shape}: give (images, rows, columns, channels)")
+    if variance not in VARIANCES:
+        raise CourseError(f"variance={variance!r}: choose one of {', '.join(VARIANCES)}")
+    if not np.isfinite(exponent) or exponent < 0:
+        raise CourseError(f"exponent={exponent!r}: give a number from 0")
+    rows = patches.reshape(-1, patches.shape[-1])
+    if variance == "position":
+        spread = np.tile(patches.var(0, dtype=float).sum(-1).ravel(), len(patches))
+    elif variance == "dimensions":
+        spread = rows.var(1, dtype=float)
+    else:
+        clusters = MiniBatchKMeans(min(64, len(rows)), n_init=1, random_state=random_state)
+        label = clusters.fit_predict(rows)
+        off = np.square(rows - clusters.cluster_centers_[label], dtype=float).sum(1)
+        spread = (np.bincount(label, off) / np.maximum(np.bincount(label), 1))[label]
+    top = spread.max()
+    share = np.maximum(spread / top, 1e-6) if top > 0 else np.ones(len(rows))
+    return share**exponent
+
+
+def variance_weighted_k_center(
+    patches, n_centers, *, variance="position", exponent=1.0, projection=128, random_state=0
+):
+    """Greedy k-center that prefers patches of high variance; see `variance_weights`.
+
+    Each pick is the patch x with the largest w(x) d(x). Exponent 0 is plain k-center.
+
+    Parameters
+    ----------
+    patches : array of float, shape (images, rows, columns, c)
+    n_centers, projection, random_state : see `k_center_greedy`
+
+    Returns
+    -------
+    Coreset
+        Its radii are weighted distances, relative to the largest weight.
+    """
+    weights = variance_weights(patches, variance, exponent, random_state)
+    rows = patches.reshape(-1, patches.shape[-1])
+    return k_center_greedy(
+        rows, n_centers, projection=projection, random_state=random_state, weights=weights
+    )
 
 
 SAMPLERS = {"k_center": k_center_greedy, "random": random_coreset}

@@ -1,9 +1,10 @@
 """Categories: one product, its normal training images, its labelled test images."""
 
 import importlib.util
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -191,12 +192,16 @@ def _load_elpv(name, seed):
     )
 
 
-def _find_mask(folder, image):
-    """The mask of an image in the MVTec AD layout: <name>_mask.png, or <name>.png, any case."""
+def _masks_by_stem(folder):
+    """The masks in a folder by stem, and by stem in lower case where no other file has that."""
     files = image_files(folder) if folder.is_dir() else []
-    found = {p.stem.lower(): p for p in files} | {p.stem: p for p in files}
+    return {p.stem.lower(): p for p in files} | {p.stem: p for p in files}
+
+
+def _find_mask(masks, image):
+    """The mask of an image in the MVTec AD layout: <name>_mask.png, or <name>.png, any case."""
     wanted = (s for stem in (f"{image.stem}_mask", image.stem) for s in (stem, stem.lower()))
-    return next((found[stem] for stem in wanted if stem in found), None)
+    return next((masks[stem] for stem in wanted if stem in masks), None)
 
 
 def load_folder(folder, name=None):
@@ -237,17 +242,105 @@ def load_folder(folder, name=None):
         p for p in (folder / "test").glob("*") if p.is_dir() and not p.name.startswith(".")
     )
     for kind in kinds:
+        masks = _masks_by_stem(folder / "ground_truth" / kind.name)
         for path in image_files(kind):
             if kind.name == "good":
                 test.append(Sample(path))
             else:
-                mask = _find_mask(folder / "ground_truth" / kind.name, path)
-                test.append(Sample(path, 1, kind.name, mask))
+                test.append(Sample(path, 1, kind.name, _find_mask(masks, path)))
     if not test:
         raise CourseError(
             f"{folder / 'test'}: holds no image in a folder such as test/good or test/scratch"
         )
     return Category(name or folder.resolve().name, train, test)
+
+
+def safe_path(name):
+    """A relative path in plain form, or None if it could lead outside its folder.
+
+    >>> safe_path("./bottle//train/")
+    'bottle/train'
+    >>> [safe_path(name) for name in ("../a", "/a", "C:/a", "a\\\\b")]
+    [None, None, None, None]
+    """
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
+    return None if outside or "\\" in name or not name.isprintable() else str(path)
+
+
+def load_visa(folder, name):
+    """Read one object of VisA in its original layout.
+
+    ``split_csv/1cls.csv`` names the images and masks below the folder, their split and label.
+
+    Parameters
+    ----------
+    folder : path
+        The folder that holds ``split_csv/``.
+    name : str
+        One of the objects in that table, such as "candle".
+
+    Returns
+    -------
+    Category
+
+    Raises
+    ------
+    CourseError
+        If the table or one of its columns is missing, does not know the object, leads outside
+        the folder, or names a file that is missing.
+    """
+    csv = Path(folder) / "split_csv" / "1cls.csv"
+    try:
+        table = pd.read_csv(csv, dtype=str, index_col=False).fillna("")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CourseError(
+            f"{csv}: cannot be read ({reason}); take it from the VisA archive"
+        ) from None
+    missing = {"object", "split", "label", "image", "mask"} - set(table.columns)
+    if missing:
+        raise CourseError(
+            f"{csv}: has no column {', '.join(sorted(missing))}; take it from the VisA archive"
+        )
+    rows = table[table["object"] == name]
+    if rows.empty:
+        known = ", ".join(table["object"].unique())
+        raise CourseError(f"visa/{name}: unknown object; {csv} has {known}")
+
+    def inside(path):
+        safe = safe_path(path)
+        if safe is None:
+            raise CourseError(f"{csv}: path {path!r} leads outside {folder}; correct it")
+        if not (Path(folder) / safe).is_file():
+            raise CourseError(
+                f"{csv}: {Path(folder) / safe} is missing; take it from the VisA archive"
+            )
+        return Path(folder) / safe
+
+    train, test = [], []
+    for row in rows.itertuples():
+        role = (row.split, row.label)
+        if role == ("test", "anomaly"):
+            mask = inside(row.mask) if row.mask else None
+            test.append(Sample(inside(row.image), 1, "anomaly", mask))
+        elif role in (("train", "normal"), ("test", "normal")):
+            (train if row.split == "train" else test).append(Sample(inside(row.image)))
+        else:
+            raise CourseError(
+                f"{csv}: {row.image} is {row.split} and {row.label}; "
+                "known are train and normal, test and normal, test and anomaly"
+            )
+    if not train or not test:
+        raise CourseError(f"{csv}: {name} has {len(train)} training, {len(test)} test images")
+    return Category(f"visa/{name}", train, test)
+
+
+# Data sets that `patchcore-course prepare` puts below the data folder, and their credits.
+PREPARED = {
+    "mvtec_ad": "MVTec AD (Bergmann et al. 2019, 2021), CC BY-NC-SA 4.0, from mvtec.com",
+    "visa": "VisA (Zou et al. 2022), CC BY 4.0, from github.com/amazon-science/spot-diff",
+}
 
 
 def category_names():
@@ -263,7 +356,8 @@ def load_category(name, *, data_dir="data", seed=0):
     Parameters
     ----------
     name : str or path
-        One of `category_names`, a path below `data_dir`, or a folder in the MVTec AD layout.
+        One of `category_names`, a path below `data_dir` such as "mvtec_ad/bottle" or
+        "visa/candle", or a folder in the MVTec AD layout.
     data_dir : path
         The folder that holds ``mvtec_ad/`` and other data sets.
     seed : int
@@ -288,11 +382,21 @@ def load_category(name, *, data_dir="data", seed=0):
 
     if name in RENDERED:
         return RENDERED[name](name, seed)
+    dataset, _, below_it = name.partition("/")
     below = Path(data_dir) / name
+    visa = Path(data_dir) / "visa"
+    if dataset == "visa" and ((visa / "split_csv").is_dir() or (below / "Data").is_dir()):
+        return replace(load_visa(visa, below_it), licence=PREPARED[dataset])
     if below.is_dir() and not (Path(name).is_absolute() or name.startswith(".")):
-        return load_folder(below, name)
+        category = load_folder(below, name)
+        return replace(category, licence=PREPARED.get(dataset, category.licence))
     if Path(name).is_dir():
         return load_folder(name)
+    if dataset in PREPARED:
+        raise CourseError(
+            f"{name}: not found below --data-dir ({data_dir}); prepare it: "
+            f"patchcore-course prepare {dataset} --source PATH --data-dir {data_dir}"
+        )
     raise CourseError(
         f"{name}: no such category or folder; known categories: {', '.join(category_names())}, "
         f"a name below --data-dir ({data_dir}), or a folder in the MVTec AD layout"

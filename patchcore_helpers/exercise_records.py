@@ -226,3 +226,135 @@ def picks_needed(answer):
         if given != right:
             return f"for a radius of {wanted} it gave {given}, not {right}"
     return True
+
+
+@exercise(
+    "04_exp1_backbone_comparison",
+    signature="def auroc_by_pairs(normal, defective):",
+    question="Return the image AUROC from its meaning: over all pairs of a normal and a defective "
+    "image, the share in which the defective one has the higher score; a tie counts one half. Both "
+    "arguments are arrays of scores.",
+    hint="`defective[:, None] > normal` compares every pair at once; its mean is a share. Add half "
+    "the share of `==`.",
+    solution="""
+        pairs = defective[:, None]
+        return (pairs > normal).mean() + (pairs == normal).mean() / 2
+        """,
+    wrong=(
+        "return (defective[:, None] > normal).mean()",
+        "return (defective[:, None] >= normal).mean()",
+        "return (defective > normal.mean()).mean()",
+        "return (defective[:, None] < normal).mean() + (defective[:, None] == normal).mean() / 2",
+    ),
+)
+def auroc_by_pairs(answer):
+    random = np.random.default_rng(0)
+    for n, m in [(3, 4), (20, 7), (50, 50)]:
+        normal, defective = random.integers(0, 6, n) / 2, random.integers(1, 8, m) / 2
+        wins = [(d > g) + (d == g) / 2 for d in defective for g in normal]
+        right, given = sum(wins) / len(wins), answer(normal.copy(), defective.copy())
+        if not np.isclose(given, right):
+            return f"for {n} normal and {m} defective scores it gave {given:.4g}, not {right:.4g}"
+    return True
+
+
+@exercise(
+    "04_exp1_backbone_comparison",
+    signature="def paired_error(a, b):",
+    question="`a[i]` and `b[i]` are the AUROCs of two methods with the same seed i. Return the "
+    "standard error of their mean difference, as a paired comparison has it.",
+    hint="Take the differences first. Their standard deviation (ddof=1: the mean was estimated "
+    "from them) divided by the root of their number is the standard error.",
+    solution="""
+        difference = a - b
+        return difference.std(ddof=1) / np.sqrt(len(difference))
+        """,
+    wrong=(
+        "return np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / len(a))",
+        "return (a - b).std() / np.sqrt(len(a))",
+        "return (a - b).std(ddof=1)",
+        "return (a - b).mean() / np.sqrt(len(a))",
+    ),
+)
+def paired_error(answer):
+    random = np.random.default_rng(0)
+    for count in (3, 5, 12):
+        luck = random.normal(0.9, 0.03, count)  # of the seed, shared by both
+        a, b = luck + random.normal(0, 0.01, count), luck + random.normal(0, 0.01, count)
+        gaps = [x - y for x, y in zip(a, b, strict=True)]
+        middle = sum(gaps) / count
+        right = (sum((g - middle) ** 2 for g in gaps) / (count - 1) / count) ** 0.5
+        given = answer(a.copy(), b.copy())
+        if not np.isclose(given, right):
+            return f"for {count} seeds it gave {given:.5f}, not {right:.5f}"
+    return True
+
+
+@exercise(
+    "05_exp2_adaptive_coreset",
+    signature="def weighted_pick(points, weights, chosen):",
+    question="`points` is an array of shape (n, c), `weights` of shape (n,), `chosen` a list of "
+    "the rows picked so far. Return the row that weighted greedy k-center picks next.",
+    hint="The distance of every point to its nearest chosen point comes first; multiply it by the "
+    "point's own weight, then take the largest.",
+    solution="""
+        distances = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(axis=1)
+        return (weights * distances).argmax()
+        """,
+    wrong=(
+        "return np.linalg.norm(points[:, None] - points[chosen], axis=2).min(axis=1).argmax()",
+        "return weights.argmax()",
+        "d = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(axis=1)\n"
+        "return (d / weights).argmax()",
+        "d = np.linalg.norm(points[:, None] - points[chosen], axis=2) * weights[chosen]\n"
+        "return d.min(axis=1).argmax()",
+    ),
+)
+def weighted_pick(answer):
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        points, weights = random.normal(size=(30, 3)), random.uniform(0.05, 1, 30)
+        chosen = [int(i) for i in random.permutation(30)[:4]]
+        values = [
+            w * min(math.dist(point, points[i]) for i in chosen)
+            for point, w in zip(points, weights, strict=True)
+        ]
+        right = values.index(max(values))
+        given = answer(points.copy(), weights.copy(), list(chosen))
+        if given != right:
+            return f"with rows {chosen} chosen it picked {given}, not {right}"
+    return True
+
+
+@exercise(
+    "05_exp2_adaptive_coreset",
+    signature="def position_variance(patches):",
+    question="`patches` is an array of shape (images, rows, columns, channels). Return the "
+    "variance across the images at every place, summed over the channels: shape (rows, columns).",
+    hint="`patches.var(axis=...)` along the axis of the images leaves (rows, columns, channels); "
+    "sum over the last axis.",
+    solution="return patches.var(axis=0).sum(axis=-1)",
+    wrong=(
+        "return patches.var(axis=-1).mean(axis=0)",
+        "return patches.sum(axis=-1).var(axis=0)",
+        "return patches.std(axis=0).sum(axis=-1)",
+        "return patches.var(axis=(1, 2)).sum(axis=-1)",
+    ),
+)
+def position_variance(answer):
+    random = np.random.default_rng(0)
+    for shape in [(5, 2, 3, 4), (9, 4, 4, 2)]:
+        patches = random.normal(size=shape)
+        right = np.zeros(shape[1:3])
+        for row, column, channel in np.ndindex(*shape[1:]):
+            values = [float(image[row, column, channel]) for image in patches]
+            middle = sum(values) / len(values)
+            right[row, column] += sum((v - middle) ** 2 for v in values) / len(values)
+        given = answer(patches.copy())
+        if np.shape(given) != right.shape:
+            return f"for shape {shape} it gave shape {np.shape(given)}, not {right.shape}"
+        if not np.allclose(given, right):
+            return f"for shape {shape} the first place got {np.ravel(given)[0]:.4g}, not " + (
+                f"{right[0, 0]:.4g}"
+            )
+    return True

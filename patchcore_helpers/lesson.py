@@ -27,7 +27,7 @@ class Lesson:
     name : str
         The notebook's file name without `.ipynb`.
     output_dir : str
-        Folder for `figures/*.png`, `*.csv` and `results.json`; made if it is missing.
+        Folder for `figures/*.png`, `*.csv`, `*.txt` and `results.json`; made if missing.
         The empty string shows everything and writes nothing.
 
     Examples
@@ -78,6 +78,11 @@ record None where there is no value
         named = any(level is not None for level in table.index.names)
         self._write("", name, ".csv", table.to_csv(index=named))
         display(table)
+
+    def text(self, text, name):
+        """Show a text and save it as `<name>.txt`."""
+        self._write("", name, ".txt", text)
+        print(text)
 
     def record(self, **results):
         """Keep numbers, texts, booleans or None under their names, for `results.json`.

@@ -1,7 +1,9 @@
-"""Image and pixel metrics of anomaly detection."""
+"""Image and pixel metrics of anomaly detection, and how sure one can be of them."""
+
+from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, stats
 from sklearn.metrics import roc_auc_score
 
 from .errors import CourseError
@@ -103,3 +105,129 @@ def au_pro(masks, maps, limit=0.3):
     x = np.append(false_positive_rate[inside], limit)
     y = np.append(overlap[inside], np.interp(limit, false_positive_rate, overlap))
     return float(np.trapezoid(y, x) / limit)
+
+
+class Interval(NamedTuple):
+    """An estimate, its confidence interval, its standard error and the degrees of freedom."""
+
+    estimate: float
+    low: float
+    high: float
+    error: float
+    df: float
+
+    @classmethod
+    def of(cls, estimate, parts, confidence=0.95):
+        """Student's t interval from independent parts of a variance.
+
+        Parameters
+        ----------
+        estimate : float
+        parts : list of (variance, degrees of freedom)
+            Their sum is the variance; Welch and Satterthwaite give its degrees of freedom.
+        confidence : float in (0, 1)
+        """
+        variance = sum(v for v, _ in parts)
+        spread = sum(v**2 / df for v, df in parts if v > 0)
+        df = variance**2 / spread if spread else float("inf")
+        half = stats.t.ppf(0.5 + confidence / 2, df) * variance**0.5
+        return cls(*map(float, (estimate, estimate - half, estimate + half, variance**0.5, df)))
+
+    def at(self, confidence):
+        """The same estimate with an interval of another confidence."""
+        return Interval.of(self.estimate, [(self.error**2, self.df)], confidence)
+
+    def smallest_seen(self, confidence=0.95, power=0.8):
+        """The true difference that such a run would have shown with probability `power`."""
+        return float(
+            (stats.t.ppf(0.5 + confidence / 2, self.df) + stats.t.ppf(power, self.df)) * self.error
+        )
+
+    @property
+    def verdict(self):
+        """ "better" or "worse" where the interval excludes 0, else "no difference shown"."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference shown"
+
+
+def _placements(labels, scores):
+    """Per seed, which share of the other class each image is on the right side of (ties half).
+
+    Two arrays, for defective and for normal images; the mean of either is the AUROC. What stands
+    before the seeds is averaged over.
+    """
+    labels, scores = np.asarray(labels), np.atleast_2d(np.asarray(scores, float))
+    if scores.shape[-1:] != labels.shape:
+        raise CourseError(f"scores {scores.shape}: give one row per seed of {labels.shape} labels")
+    if scores.ndim > 2:
+        return [
+            np.mean(part, 0) for part in zip(*(_placements(labels, s) for s in scores), strict=True)
+        ]
+    if not np.isfinite(scores).all():
+        raise CourseError("scores hold NaN or infinite values")
+    if min(np.sum(labels == 0), np.sum(labels == 1)) < 2:
+        raise CourseError("an interval needs at least two normal and two defective images")
+
+    def share_below(values, others):
+        others = np.sort(others)
+        places = (np.searchsorted(others, values, side) for side in ("left", "right"))
+        return sum(places) / (2 * len(others))
+
+    pairs = [(row[labels == 1], row[labels == 0]) for row in scores]
+    defective = np.array([share_below(p, n) for p, n in pairs])
+    return defective, 1 - np.array([share_below(n, p) for p, n in pairs])
+
+
+def auroc_interval(labels, scores, other=None, confidence=0.95):
+    """Image AUROC with an interval for other seeds and other test images, or a paired difference.
+
+    The variance over images is DeLong's, of the placements averaged over the seeds. What the seeds
+    add is the variance of the seeds' AUROCs, less what the images that a seed happens to suit
+    explain (the interaction), divided by the number of seeds. With one seed, its part is missing.
+
+    Parameters
+    ----------
+    labels : array of 0 and 1, shape (n,)
+    scores : array of float, shape (n,), (seeds, n) or (cases, seeds, n)
+        The same test images under every seed; of several cases, such as coreset ratios, the mean
+        AUROC is estimated.
+    other : array of the same shape, optional
+        Scores of another method on the same images and seeds; the AUROC difference
+        ``scores - other`` is then estimated, image by image and seed by seed.
+    confidence : float in (0, 1)
+
+    Returns
+    -------
+    Interval
+
+    Notes
+    -----
+    DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988. In simulations with 5 seeds and 100 or
+    more images per class it covers the truth in 93 to 97 % of runs (a slow test); taught in
+    notebook 5.
+
+    Examples
+    --------
+    >>> auroc_interval([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.9]).estimate
+    0.75
+    """
+    places = _placements(labels, scores)
+    if other is not None:
+        places = [a - b for a, b in zip(places, _placements(labels, other), strict=True)]
+    per_seed, seeds = places[0].mean(1), len(places[0])
+    parts, interaction = [], 0.0
+    for v in places:
+        images = v.shape[1]
+        parts.append((v.mean(0).var(ddof=1) / images, images - 1))
+        if seeds > 1:
+            rest = v - v.mean(0) - v.mean(1, keepdims=True) + v.mean()
+            interaction += (rest**2).sum() / ((seeds - 1) * (images - 1)) / images
+    if seeds > 1:
+        parts.append((max(0.0, per_seed.var(ddof=1) - interaction) / seeds, seeds - 1))
+    return Interval.of(per_seed.mean(), parts, confidence)
+
+
+def mean_interval(intervals, confidence=0.95):
+    """The mean of independent estimates, such as of several categories."""
+    count = len(intervals)
+    parts = [((i.error / count) ** 2, i.df) for i in intervals]
+    return Interval.of(sum(i.estimate for i in intervals) / count, parts, confidence)

@@ -1,0 +1,1 @@
+"""The three experiments: parameters -> rows -> CSV -> figures."""

@@ -1,0 +1,376 @@
+"""Experiment 2: does it help to prefer patches of high variance when the coreset is chosen?"""
+
+import time
+from functools import lru_cache
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from .. import plots
+from ..backbones import load_backbone
+from ..cache import FeatureCache
+from ..coreset import (
+    k_center_greedy,
+    nested_min_distances,
+    random_coreset,
+    variance_weighted_k_center,
+    variance_weights,
+)
+from ..datasets import load_category
+from ..features import Extractor
+from ..metrics import auroc_interval, image_auroc, mean_interval
+from ..neighbours import ExactSearch
+from . import verdict
+from .exp1 import require_weights
+from .grid import to_csv
+from .verdict import gather, ran
+
+BY_SEED = [
+    *("category", "method", "compression_ratio", "auroc", "memory_reduction"),
+    *("seed", "n_train", "n_test", "n_patches", "bank_size", "radius", "seconds"),
+    *("rank_correlation", "status"),
+]
+COLUMNS = [*BY_SEED[:5], "low", "high", "n_seeds", "n_train", "n_test", "bank_size", "status"]
+TIMINGS = ["seconds"]
+METHODS = {
+    "v1_random": lambda p, k, s: random_coreset(p.reshape(-1, p.shape[-1]), k, random_state=s),
+    "k_center": lambda p, k, s: k_center_greedy(p.reshape(-1, p.shape[-1]), k, random_state=s),
+    "v2_variance": lambda p, k, s: variance_weighted_k_center(p, k, random_state=s),
+    "v2_neighbourhood": lambda p, k, s: variance_weighted_k_center(
+        p, k, variance="neighbourhood", random_state=s
+    ),
+    "v2_literal": lambda p, k, s: variance_weighted_k_center(
+        p, k, variance="dimensions", random_state=s
+    ),
+}
+COLOURS = {
+    "v1_random": plots.ORANGE,
+    "k_center": plots.BLUE,
+    "v2_variance": plots.VERMILION,
+    "v2_neighbourhood": plots.GREEN,
+    "v2_literal": plots.PURPLE,
+}
+
+
+def make_tasks(categories, seeds, **settings):
+    """One task per category and seed; each serves all methods and ratios. See `run_task`."""
+    return [{"category": c, "seed": seed, **settings} for c in categories for seed in seeds]
+
+
+@lru_cache(maxsize=1)
+def load_patches(category, data_dir, backbone, image_size, max_train, max_test, use_cache):
+    """The images of a category, and the patch vectors of its training and its test images."""
+    require_weights(backbone)
+    images = load_category(category, data_dir=data_dir).limit(max_train, max_test)
+    extractor = Extractor(
+        load_backbone(backbone), image_size, cache=FeatureCache.of(use_cache or None)
+    )
+    return images, extractor.extract(images.train), extractor.extract(images.test)
+
+
+def run_task(
+    category,
+    seed,
+    methods=("v1_random", "k_center", "v2_variance", "v2_literal"),
+    ratios=(0.005, 0.01, 0.05),
+    data_dir="data",
+    backbone="efficientnet_lite0",
+    image_size=224,
+    max_train=0,
+    max_test=0,
+    use_cache=True,
+):
+    """Choose one order of patches per method, and score the test images at every ratio.
+
+    The score is PatchCore's: the largest distance of a patch to its nearest one in the bank.
+    """
+    images, train, test = load_patches(
+        category, data_dir, backbone, image_size, max_train, max_test, use_cache
+    )
+    patches, queries = (part.reshape(-1, part.shape[-1]) for part in (train, test))
+    sizes = [max(1, round(ratio * len(patches))) for ratio in sorted(ratios)]
+    probe = patches[:: max(1, len(patches) // 10000)]
+    common = {"n_train": len(train), "n_test": len(test), "n_patches": len(patches)}
+    rows, scores, weights = [], {"labels": images.labels.tolist()}, variance_weights(train)
+    for method in methods:
+        start = time.perf_counter()
+        chosen = METHODS[method](train, sizes[-1], seed).indices
+        seconds, bank = time.perf_counter() - start, patches[chosen]
+        worst = nested_min_distances(queries, bank, sizes).reshape(len(sizes), len(test), -1).max(2)
+        radii = nested_min_distances(probe, bank, sizes).max(1)
+        for place, (ratio, size) in enumerate(zip(sorted(ratios), sizes, strict=True)):
+            scores[f"{method} {ratio:g}"] = worst[place].tolist()
+            rows.append(
+                {
+                    "method": method,
+                    "compression_ratio": ratio,
+                    "auroc": image_auroc(images.labels, worst[place]),
+                    "memory_reduction": len(patches) / size,
+                    "bank_size": size,
+                    "radius": float(radii[place]),
+                    "seconds": seconds,
+                    **common,
+                }
+            )
+        rows[-1]["rank_correlation"] = usefulness(weights[chosen], bank, test)
+    return rows, scores
+
+
+def usefulness(weights, bank, test):
+    """Spearman's correlation of a bank row's weight with how often it decides an image.
+
+    A row decides an image if it is the nearest row of the image's worst patch.
+
+    Parameters
+    ----------
+    weights : array of shape (rows,)
+    bank : array of shape (rows, c)
+    test : array of shape (images, rows, columns, c)
+
+    Returns
+    -------
+    float or None
+        None if all weights, or all counts, are equal.
+    """
+    distances, nearest = ExactSearch().fit(bank).query(test.reshape(-1, test.shape[-1]))
+    worst = distances.reshape(len(test), -1).argmax(1)
+    deciding = nearest.reshape(len(test), -1)[np.arange(len(test)), worst]
+    counts = np.bincount(deciding, minlength=len(bank))
+    if np.ptp(weights) == 0 or np.ptp(counts) == 0:
+        return None
+    return float(spearmanr(weights, counts).statistic)
+
+
+def means(outcomes):
+    """Means over the seeds, with intervals: the rows of results_all_methods.csv.
+
+    Returns
+    -------
+    list of dict
+        Rows of tasks that did not finish follow, with their reason.
+    """
+    frame = pd.DataFrame([row for o in outcomes if o.finished for row in o.rows])
+    rows, keys = [], ["category", "method", "compression_ratio"]
+    for (category, method, ratio), some in frame.groupby(keys, sort=False) if len(frame) else ():
+        found = auroc_interval(*gather(outcomes, f"{method} {ratio:g}", category=category))
+        first = some.iloc[0]
+        rows.append(
+            {
+                **{"category": category, "method": method, "compression_ratio": ratio},
+                **{"auroc": found.estimate, "memory_reduction": float(first["memory_reduction"])},
+                **{"low": max(0.0, found.low), "high": min(1.0, found.high)},
+                **{key: int(first[key]) for key in ("n_train", "n_test", "bank_size")},
+                **{"n_seeds": len(some), "status": "ok"},
+            }
+        )
+    return rows + [row for o in outcomes if not o.finished for row in o.rows]
+
+
+def compare(outcomes, one, other):
+    """Paired differences in image AUROC, `one` minus `other`.
+
+    For each category and ratio, for each category over its ratios, and over all categories; see
+    `verdict.compare`.
+    """
+    ratios = dict.fromkeys(
+        row["compression_ratio"] for o in outcomes if o.finished for row in o.rows
+    )
+    cases, categories = {}, {}
+    for category in ran(outcomes, "category"):
+        found = {
+            ratio: [gather(outcomes, f"{m} {ratio:g}", category=category) for m in (one, other)]
+            for ratio in ratios
+        }
+        found = {ratio: pair for ratio, pair in found.items() if None not in pair}
+        for ratio, ((labels, a), (_, b)) in found.items():
+            cases[f"{category} at {ratio:.2%}"] = labels, a, b
+        a, b = (np.array([pair[i][1] for pair in found.values()]) for i in (0, 1))
+        if found:
+            categories[category] = next(iter(found.values()))[0][0], a, b
+    return verdict.compare(cases, categories)
+
+
+def seconds(outcomes):
+    """Median seconds that each method took to choose the largest coreset."""
+    frame = pd.DataFrame([row for o in outcomes if o.finished for row in o.rows])
+    return frame.groupby("method", sort=False)["seconds"].median()
+
+
+def correlations(outcomes):
+    """Mean and range over seeds of `usefulness`, by method and category."""
+    frame = pd.DataFrame([row for o in outcomes if o.finished for row in o.rows])
+    found = frame.dropna(subset="rank_correlation")
+    return (
+        found.groupby(["method", "category"], sort=False)["rank_correlation"]
+        .agg(["mean", "min", "max"])
+        .reset_index()
+    )
+
+
+def main_figure(outcomes):
+    """AUROC against compression: the mean over categories with its interval, one line a method."""
+    table = pd.DataFrame([row for row in means(outcomes) if row["status"] == "ok"])
+    figure, ax = plt.subplots(figsize=(8, 4))
+    for place, method in enumerate(dict.fromkeys(table["method"])):
+        some = table[table["method"] == method]
+        ratios = sorted(dict.fromkeys(some["compression_ratio"]))
+        found = [
+            mean_interval(
+                [
+                    auroc_interval(*gather(outcomes, f"{method} {ratio:g}", category=c))
+                    for c in dict.fromkeys(some["category"])
+                ]
+            )
+            for ratio in ratios
+        ]
+        shift = 1.03 ** (place - 1.5)  # side by side, so that no interval hides another
+        x, y = np.array(ratios) * shift, [i.estimate for i in found]
+        bars = [[i.estimate - i.low for i in found], [min(1, i.high) - i.estimate for i in found]]
+        ax.errorbar(x, y, bars, marker="o", capsize=3, color=COLOURS[method], label=method)
+    ax.set(xscale="log", xlabel="compression ratio: share of patches kept")
+    ax.set(ylabel="image AUROC\n(mean over categories)")
+    ax.set_xticks(ratios, [f"{ratio:.1%}" for ratio in ratios])
+    ax.minorticks_off()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def category_figure(outcomes):
+    """AUROC by category and method, a panel per ratio; bars start at chance."""
+    table = pd.DataFrame([row for row in means(outcomes) if row["status"] == "ok"])
+    ratios, methods = (
+        list(dict.fromkeys(table[column])) for column in ("compression_ratio", "method")
+    )
+    categories = list(dict.fromkeys(table["category"]))
+    figure, axes = plt.subplots(
+        1, len(ratios), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained"
+    )
+    width = 0.8 / len(methods)
+    for ax, ratio in zip(axes[0], ratios, strict=True):
+        for i, method in enumerate(methods):
+            some = table[(table["compression_ratio"] == ratio) & (table["method"] == method)]
+            some = some.set_index("category").reindex(categories)
+            y = np.arange(len(categories)) + (i - (len(methods) - 1) / 2) * width
+            ax.barh(y, some["auroc"] - 0.5, 0.9 * width, left=0.5, color=COLOURS[method],
+                    label=method)  # fmt: skip
+            ax.hlines(y, some["low"], some["high"], color=plots.BLACK, lw=1)
+        ax.axvline(0.5, color="0.6", lw=1)
+        ax.set(title=f"{ratio:.1%} kept", xlabel="image AUROC", xlim=(None, 1.01))
+        ax.set_yticks(range(len(categories)), categories)
+    axes[0][0].invert_yaxis()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center",
+                  ncols=len(methods))  # fmt: skip
+    return figure
+
+
+def improvement_figure(comparison, outcomes, one, other):
+    """By how many percent of its AUROC `one` beats `other`, with intervals (all corrected).
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        Of `compare`.
+    """
+    base = {
+        f"{row['category']} at {row['compression_ratio']:.2%}": row["auroc"]
+        for row in means(outcomes)
+        if row["status"] == "ok" and row["method"] == other
+    }
+    single = comparison[comparison["kind"] == "case"]
+    share = 100 / single["name"].map(base)
+    figure, ax = plt.subplots(figsize=(8, 0.32 * len(single) + 1.2))
+    y, middle = np.arange(len(single)), single["difference"] * share
+    paint = {"better": plots.GREEN, "worse": plots.VERMILION}
+    ax.barh(y, middle, 0.7, color=[paint.get(word, "0.75") for word in single["verdict"]])
+    ax.hlines(y, single["low"] * share, single["high"] * share, color=plots.BLACK, lw=1.2)
+    ax.axvline(0, color=plots.BLACK, lw=1)
+    ax.set_yticks(y, single["name"])
+    ax.invert_yaxis()
+    ax.set(xlabel=f"{one} over {other}: change of image AUROC (%)")
+    ax.set_title("green: better, red: worse, grey: no difference shown", fontsize=10)
+    return figure
+
+
+def summary(outcomes, one="v2_variance", other="v1_random"):
+    """The text of exp2_summary.txt: over all, by category, by ratio; all computed."""
+    comparison = compare(outcomes, one, other)
+    table = pd.DataFrame([row for row in means(outcomes) if row["status"] == "ok"])
+    lines = [
+        f"Experiment 2: {one} against {other}",
+        f"{len(comparison)} comparisons, intervals corrected for their number",
+        "",
+        verdict.sentence(comparison, one, other),
+    ]
+    for title, column in (("By category", "category"), ("By ratio", "compression_ratio")):
+        wide = table.pivot_table("auroc", column, "method", sort=False).round(4)
+        lines += ["", f"{title}, mean image AUROC", wide.to_string()]
+    lines += ["", "All comparisons", comparison.round(4).to_string(index=False)]
+    did_not_run = [row["status"] for o in outcomes if not o.finished for row in o.rows]
+    return "\n".join([*lines, "", *did_not_run]).rstrip() + "\n"
+
+
+def means_csv(outcomes):
+    """The text of results_all_methods.csv: the source's columns first."""
+    return to_csv(means(outcomes), COLUMNS)
+
+
+def by_exponent(images, train, test, exponents, sizes, seed=0):
+    """Weighted k-center with several exponents: the picks, and the AUROC at every size.
+
+    Returns
+    -------
+    dict of float to (int array of shape (largest size,), list of float)
+    """
+    rows, queries = (part.reshape(-1, part.shape[-1]) for part in (train, test))
+    found = {}
+    for exponent in exponents:
+        picks = variance_weighted_k_center(
+            train, sizes[-1], exponent=exponent, random_state=seed
+        ).indices
+        nearest = nested_min_distances(queries, rows[picks], sizes)
+        worst = nearest.reshape(len(sizes), len(test), -1).max(2)
+        found[exponent] = picks, [image_auroc(images.labels, scores) for scores in worst]
+    return found
+
+
+def picks_view(sample, shape, found, sizes, exponent, step, shown=0):
+    """Where the picks of one exponent lie: over all images, on one image, and what they are worth.
+
+    Parameters
+    ----------
+    sample : Sample
+        The training image of number `shown`.
+    shape : (images, rows, columns)
+        Of the training patches.
+    found : dict of `by_exponent`
+    sizes : list of int
+    exponent : float
+    step : int
+        Which of the sizes.
+    """
+    picks = found[exponent][0][: sizes[step]]
+    image, place = np.divmod(picks, shape[1] * shape[2])
+    counts = np.bincount(place, minlength=shape[1] * shape[2]).reshape(shape[1:])
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=(1.15, 1, 1.4))
+    drawn = axes[0].imshow(counts, cmap="magma_r", vmin=0)
+    figure.colorbar(drawn, ax=axes[0], label="picks at this place")
+    axes[0].set(title=f"{len(picks):,} picks of {shape[0]} images", xticks=[], yticks=[])
+    pixels = sample.read()
+    axes[1].imshow(pixels)
+    row, column = np.divmod(place[image == shown], shape[2])
+    axes[1].plot((column + 0.5) * pixels.width / shape[2], (row + 0.5) * pixels.height / shape[1],
+                 "o", ms=4, color=plots.VERMILION, mec="white", mew=0.5)  # fmt: skip
+    axes[1].set(title=f"{len(row)} of them on this one", xticks=[], yticks=[])
+    ratios = np.array(sizes) / np.prod(shape)
+    for other, (_, aurocs) in found.items():
+        now = other == exponent
+        axes[2].semilogx(ratios, aurocs, color=plots.BLUE if now else "0.8", lw=3 if now else 1.5,
+                         label=f"exponent {other:g}" if now else None, zorder=2 + now)  # fmt: skip
+    auroc = found[exponent][1][step]
+    axes[2].plot(ratios[step], auroc, "o", ms=10, color=plots.VERMILION, zorder=4)
+    axes[2].set(xlabel="coreset ratio", ylabel="image AUROC", title=f"AUROC {auroc:.3f}")
+    axes[2].minorticks_off()
+    axes[2].legend(loc="lower right")
+    return figure

@@ -1,0 +1,183 @@
+"""A grid of tasks that can be killed at any moment and goes on where it stopped."""
+
+import csv
+import io
+import json
+import tempfile
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import joblib
+import pandas as pd
+from tqdm.auto import tqdm
+
+from ..errors import CourseError
+from ..files import sha256, write_atomically
+
+
+class Skipped(CourseError):
+    """A task that cannot run here, and why; it becomes a row without numbers."""
+
+
+@dataclass
+class Outcome:
+    """What one task gave.
+
+    Attributes
+    ----------
+    task : dict
+    rows : list of dict
+        One per line of the CSV.
+    scores : dict of str to list of float
+        What intervals are computed from; kept beside the rows, not in the CSV.
+    """
+
+    task: dict
+    rows: list
+    scores: dict = field(default_factory=dict)
+
+    @property
+    def finished(self):
+        return all(row["status"] == "ok" for row in self.rows)
+
+
+@lru_cache(maxsize=1)
+def _code():
+    """A hash of the package: rows made by other code are not taken for this one's."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return sha256(*(path.read_bytes() for path in files))
+
+
+def _attempt(work, task):
+    """Run one task; an error becomes a row that says so."""
+    try:
+        rows, scores = work(**task)
+        return Outcome(task, [{**task, **row, "status": "ok"} for row in rows], scores)
+    except Exception as error:
+        what = "skipped" if isinstance(error, Skipped) else "failed"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, CourseError):
+            reason = f"{type(error).__name__}: {reason}"
+        return Outcome(task, [{**task, "status": f"{what}: {reason}"}])
+
+
+def to_csv(rows, columns):
+    """Rows as CSV text in this order of columns; a missing value is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    return text.getvalue()
+
+
+class Grid:
+    """Runs `work` once per task, keeps each result when it is there, and writes the table.
+
+    A finished task lies in ``rows/`` as one JSON file named by the hash of the task and of this
+    package's code, so a second run computes only what is missing; what failed or was skipped is
+    tried again. The CSV is written anew, in one step, after every task: it is valid at any moment,
+    and no row is ever in it twice.
+
+    Parameters
+    ----------
+    work : callable
+        Takes a task's entries by keyword; returns (rows, scores), see `Outcome`. It may raise
+        `Skipped`. At module level, so that other processes can import it.
+    columns : list of str
+        Of the CSV, in this order.
+    folder : path
+        Where the CSV and ``rows/`` go; the empty string keeps nothing.
+    name : str
+        The CSV's name without ``.csv``.
+    """
+
+    def __init__(self, work, columns, folder="", name="results"):
+        self.work, self.columns, self.name = work, list(columns), name
+        self._temporary = None if folder else tempfile.TemporaryDirectory()
+        self.folder = Path(folder or self._temporary.name)
+
+    def _path(self, task):
+        identity = json.dumps([self.work.__module__, task], sort_keys=True)
+        return self.folder / "rows" / f"{sha256(_code(), identity)[:24]}.json"
+
+    def _kept(self, task):
+        try:
+            return Outcome(**json.loads(self._path(task).read_text()))
+        except (OSError, ValueError, TypeError):  # not there yet, or not ours
+            return None
+
+    def run(self, tasks, n_jobs=1, progress=False):
+        """Run what is missing.
+
+        Parameters
+        ----------
+        tasks : list of dict
+            Of plain values; no two alike.
+        n_jobs : int
+            Worker processes (joblib); 1 runs the tasks in this process.
+        progress : bool
+
+        Returns
+        -------
+        list of Outcome
+            In the order of the tasks.
+        """
+        try:
+            (self.folder / "rows").mkdir(parents=True, exist_ok=True)
+            done = {}
+            for place, task in enumerate(tasks):
+                kept = self._kept(task)
+                if kept is not None and kept.finished:
+                    done[place] = kept
+            self._write(done)
+            todo = [place for place in range(len(tasks)) if place not in done]
+            with tqdm(
+                total=len(tasks), initial=len(done), unit="task", disable=not progress
+            ) as bar:
+                for place, outcome in self._results(tasks, todo, n_jobs):
+                    done[place] = outcome
+                    write_atomically(
+                        self._path(outcome.task), json.dumps(vars(outcome), default=_plain)
+                    )
+                    self._write(done)
+                    bar.update()
+        except OSError as error:
+            raise CourseError(f"{self.folder}: cannot be written ({error.strerror})") from None
+        return [done[place] for place in range(len(tasks))]
+
+    def _results(self, tasks, todo, n_jobs):
+        if n_jobs == 1:
+            yield from ((place, _attempt(self.work, tasks[place])) for place in todo)
+            return
+        calls = (joblib.delayed(_numbered)(place, self.work, tasks[place]) for place in todo)
+        yield from joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls)
+
+    def _write(self, done):
+        rows = [row for place in sorted(done) for row in done[place].rows]
+        write_atomically(self.folder / f"{self.name}.csv", to_csv(rows, self.columns))
+
+
+def _plain(value):
+    return value.tolist()  # NumPy's numbers and arrays
+
+
+def _numbered(place, work, task):
+    return place, _attempt(work, task)
+
+
+def table(outcomes, columns):
+    """All rows of a grid as a DataFrame; what did not run has NaN and says why in `status`.
+
+    Raises
+    ------
+    CourseError
+        If not a single row holds a result.
+    """
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    if not any(row["status"] == "ok" for row in rows):
+        raise CourseError(
+            f"no task of the experiment gave a result; the first: {rows[0]['status']}"
+        )
+    return pd.DataFrame(rows).reindex(columns=columns)

@@ -1,0 +1,89 @@
+"""Verdicts on paired comparisons: intervals, and the words that follow from them."""
+
+import numpy as np
+import pandas as pd
+
+from ..errors import CourseError
+from ..metrics import auroc_interval, mean_interval
+
+
+def gather(outcomes, kind, **task):
+    """Labels, shape (n,), and scores, shape (seeds, n), of all finished tasks with these entries.
+
+    Parameters
+    ----------
+    outcomes : list of Outcome
+    kind : str
+        Which of the scores.
+    **task : entries that the tasks must have
+
+    Returns
+    -------
+    (labels, scores) or None if no such task finished
+    """
+    some = [
+        o.scores
+        for o in outcomes
+        if o.finished and kind in o.scores and task.items() <= o.task.items()
+    ]
+    if not some:
+        return None
+    return np.array(some[0]["labels"]), np.array([scores[kind] for scores in some])
+
+
+def ran(outcomes, entry):
+    """The different values of a task's entry among those that gave a result, in their order."""
+    return list(dict.fromkeys(o.task[entry] for o in outcomes if o.finished))
+
+
+def compare(pairs, groups=None, confidence=0.95):
+    """Paired differences in image AUROC, one by one and over all.
+
+    The confidence is shared among all rows (Bonferroni), so that the chance of any false verdict
+    is at most 1 - `confidence`.
+
+    Parameters
+    ----------
+    pairs : dict of str to (labels, scores, scores of the other)
+        As `auroc_interval` takes them.
+    groups : dict of the same kind, optional
+        Categories, where `pairs` are several cases on the same images; by default `pairs` are the
+        categories. Categories share no images, so the overall mean is taken over them.
+
+    Returns
+    -------
+    DataFrame
+        Columns kind ("case", "category" or "all"), name, difference, low, high, verdict,
+        smallest_seen (the true difference that would have been seen four times out of five).
+    """
+    if not pairs:
+        raise CourseError("nothing to compare: nowhere did both run")
+    kinds = {"case": pairs, "category": groups} if groups else {"category": pairs}
+    found = [(k, name, auroc_interval(*p)) for k, some in kinds.items() for name, p in some.items()]
+    found.append(("all", "all", mean_interval([i for k, _, i in found if k == "category"])))
+    each = 1 - (1 - confidence) / len(found)
+    rows = []
+    for kind, name, interval in found:
+        wide = interval.at(each)
+        rows.append((kind, name, *wide[:3], wide.verdict, wide.smallest_seen(each)))
+    columns = ["kind", "name", "difference", "low", "high", "verdict", "smallest_seen"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def sentence(comparison, one, other):
+    """The verdict on a comparison, in words that follow from its rows."""
+    overall, single = comparison.iloc[-1], comparison[comparison["kind"] == "category"]
+    counts = single["verdict"].value_counts()
+    parts = [
+        f"{one} is {verdict} in {counts[verdict]} of {len(single)} categories"
+        for verdict in ("better", "worse")
+        if verdict in counts
+    ] or [f"in none of {len(single)} categories is a difference shown"]
+    span = (
+        f"{overall.difference:+.3f} image AUROC, interval {overall.low:+.3f} to {overall.high:+.3f}"
+    )
+    if overall.verdict == "no difference shown":
+        verdict = f"no difference between {one} and {other} is shown"
+    else:
+        verdict = f"{one} is {overall.verdict} than {other}"
+    return f"Over all, {verdict} ({span}); {', '.join(parts)}."
