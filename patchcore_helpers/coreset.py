@@ -343,8 +343,11 @@ def variance_weights(patches, variance="position", exponent=1.0, random_state=0)
         raise CourseError(f"patches {patches.shape}: give (images, rows, columns, channels)")
     if variance not in VARIANCES:
         raise CourseError(f"variance={variance!r}: choose one of {', '.join(VARIANCES)}")
-    if not np.isfinite(exponent) or exponent < 0:
+    if not (isinstance(exponent, int | float | np.number) and 0 <= exponent < np.inf):
         raise CourseError(f"exponent={exponent!r}: give a number from 0")
+    _count(random_state, 0, 2**32 - 1, "random_state")
+    if not np.isfinite(patches.sum(dtype=float)):
+        raise CourseError("patches: contain NaN or infinity; remove those rows first")
     rows = patches.reshape(-1, patches.shape[-1])
     if variance == "position":
         spread = np.tile(patches.var(0, dtype=float).sum(-1).ravel(), len(patches))

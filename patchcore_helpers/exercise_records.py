@@ -358,3 +358,54 @@ def position_variance(answer):
                 f"{right[0, 0]:.4g}"
             )
     return True
+
+
+@exercise(
+    "06_exp3_faiss_compression",
+    signature="def index_bytes(rows, width, n_clusters, m, bits):",
+    question="Return how many bytes an IVF-PQ index of `rows` vectors of `width` float32 numbers "
+    "takes: per row m codes of `bits` bits and an 8-byte row number; once the centres of the "
+    "clusters, and m codebooks of 2**bits codewords of width / m numbers each.",
+    hint="Codes take m * bits / 8 bytes a row. All codebooks together hold 2**bits * width "
+    "numbers, the centres n_clusters * width, of 4 bytes each.",
+    solution="return rows * (m * bits / 8 + 8) + 4 * width * (n_clusters + 2**bits)",
+    wrong=(
+        "return rows * width * 4 * bits / 32",
+        "return rows * (m * bits / 8) + 4 * width * (n_clusters + 2**bits)",
+        "return rows * (m * bits + 8) + 4 * width * (n_clusters + 2**bits)",
+        "return rows * (m * bits / 8 + 8) + 4 * width * (n_clusters + m * 2**bits)",
+    ),
+)
+def index_bytes(answer):
+    for rows, width, clusters, m, bits in [(209, 152, 100, 8, 4), (20480, 152, 100, 8, 8)]:
+        right = sum((rows * m * bits // 8, 8 * rows, 4 * width * clusters, 4 * width << bits))
+        given = answer(rows, width, clusters, m, bits)
+        if not np.isclose(given, right):
+            return f"for {rows} rows, m={m} and {bits} bits it gave {given:,.0f}, not {right:,}"
+    return True
+
+
+@exercise(
+    "06_exp3_faiss_compression",
+    signature="def recall_at_one(exact, found):",
+    question="`exact` has shape (n,): the true nearest row of every patch. `found` has shape "
+    "(n, k): the rows that an index returned, nearest first. Return recall@1, the share of "
+    "patches whose first row is the true one.",
+    hint="Only the first column of `found` counts: compare found[:, 0] with exact, take the mean.",
+    solution="return (found[:, 0] == exact).mean()",
+    wrong=(
+        "return (found == exact[:, None]).any(axis=1).mean()",
+        "return (found == exact[:, None]).mean()",
+        "return (found[:, 0] == exact).sum()",
+    ),
+)
+def recall_at_one(answer):
+    random = np.random.default_rng(0)
+    for n, k in [(10, 1), (50, 3), (200, 5)]:
+        found = random.permuted(np.tile(np.arange(9), (n, 1)), axis=1)[:, :k]
+        exact = np.where(random.random(n) < 0.6, found[:, 0], random.integers(0, 9, n))
+        right = sum(int(row[0]) == int(true) for row, true in zip(found, exact, strict=True)) / n
+        given = answer(exact.copy(), found.copy())
+        if not np.isclose(given, right):
+            return f"for {n} patches and k={k} it gave {given:.3f}, not {right:.3f}"
+    return True

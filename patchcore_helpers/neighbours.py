@@ -1,20 +1,35 @@
-"""Search in the memory bank: the nearest stored patches of a query patch."""
+"""Search in the memory bank: the nearest stored patches of a query patch, exactly or nearly."""
+
+import math
+from numbers import Integral
 
 import numpy as np
 import torch
+from sklearn.neighbors import NearestNeighbors
 
 from .errors import CourseError
 
 ENTRIES = 2**24  # numbers per block (64 MB): memory stays flat whatever the size of the bank
+LIMITS = {"bits": (1, 16), "links": (2, 512), "random_state": (0, 2**32 - 1)}
+IVF, PQ = {"n_clusters": None, "nprobe": 8}, {"m": 8, "bits": 8}
+SETTINGS = {kind: {} for kind in ("exact", "sklearn", "flat")} | {
+    "ivf_pq": IVF | PQ,
+    "ivf_pq_fast": IVF | PQ | {"bits": 4},
+    "ivf_sq8": IVF,
+    "ivf_pq_refined": IVF | PQ | {"k_factor": 10},
+    "hnsw": {"links": 32, "efSearch": 64},
+}
+
+
+class SearchRefused(CourseError):
+    """The memory bank has too few rows or channels for the settings of a search."""
 
 
 def check_patches(patches, name="patches", width=None):
     """Bring patch vectors to a float32 array of shape (rows, channels); refuse anything else."""
     patches = np.asarray(patches, dtype=np.float32)
     if patches.ndim != 2 or 0 in patches.shape:
-        raise CourseError(
-            f"{name}: shape {patches.shape}; give at least one row of shape (channels,)"
-        )
+        raise CourseError(f"{name}: shape {patches.shape}; give at least one row of channels")
     if width is not None and patches.shape[1] != width:
         raise CourseError(f"{name}: {patches.shape[1]} channels, but the memory bank has {width}")
     if not np.isfinite(patches).all():
@@ -22,20 +37,106 @@ def check_patches(patches, name="patches", width=None):
     return np.ascontiguousarray(patches)
 
 
+def make_search(search="exact", random_state=0):
+    """A search with the methods of `ExactSearch`, by name.
+
+    Parameters
+    ----------
+    search : str or dict
+        A kind, or ``{"kind": kind, setting: value, …}``. The kinds and their settings:
+
+        - "exact", "sklearn", "flat": every row compared, by PyTorch, scikit-learn and FAISS.
+        - "ivf_pq" (n_clusters=None, nprobe=8, m=8, bits=8): a k-means puts the rows into clusters
+          (None: as many as the square root of the rows); the rest of a row is cut into m parts,
+          each replaced by the nearest of 2**bits codewords (Jégou et al. 2011). A query visits the
+          nprobe nearest clusters.
+        - "ivf_pq_fast" (the same, bits=4 only): FAISS's fast-scan layout, look-ups in 8 bits.
+        - "ivf_sq8" (n_clusters, nprobe): every number of a rest in 8 bits.
+        - "ivf_pq_refined" (as "ivf_pq", k_factor=10): k * k_factor candidates, then true distances.
+        - "hnsw" (links=32, ef_search=64): a walk along a graph of neighbours (Malkov and Yashunin
+          2018), then true distances.
+    random_state : int
+        Seeds the training; the same seed gives the same index, however many threads there are.
+
+    Returns
+    -------
+    ExactSearch, SklearnSearch or FaissSearch
+        With the settings as attributes; nprobe, ef_search and k_factor may change after `fit`.
+
+    Raises
+    ------
+    CourseError
+        If there is no such kind or setting, or a value is beyond its limits.
+
+    Examples
+    --------
+    >>> bank = np.random.default_rng(0).normal(size=(500, 20))
+    >>> search = make_search({"kind": "ivf_pq_refined", "m": 4}).fit(bank)
+    >>> search.nprobe = 22
+    >>> distances, rows = search.query(bank[:3], k=2)
+    >>> distances.shape, rows[:, 0].tolist()
+    ((3, 2), [0, 1, 2])
+    """
+    settings = dict(search) if isinstance(search, dict) else {"kind": search}
+    kind = settings.pop("kind", None)
+    if kind not in list(SETTINGS):
+        raise CourseError(f"search={search!r}: choose one of {', '.join(SETTINGS)}")
+    if unknown := [name for name in settings if name not in SETTINGS[kind]]:
+        known = ", ".join(SETTINGS[kind]) or "none"
+        raise CourseError(f"search: {kind} has no setting {unknown[0]!r}; it has {known}")
+    made = {"exact": ExactSearch, "sklearn": SklearnSearch}.get(kind)
+    if made is None:
+        from .faiss_search import FaissSearch as made  # which draws on this module
+    made = made()
+    vars(made).update({**SETTINGS[kind], **settings, "random_state": random_state, "kind": kind})
+    made.check_settings()
+    return made
+
+
 class ExactSearch:
     """Brute force: every query against every row, by one matrix product per block.
 
     Candidates are found with ||q||^2 - 2 q.m + ||m||^2 on data centred on the bank's mean; the
     distances returned are then taken directly from q - m, so cancellation cannot spoil them.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of the memory bank; with FAISS, of the serialised index, and of the bank where true
+        distances need it besides.
+    arrays : dict
+        What `restore` needs besides the memory bank.
     """
 
+    kind, keeps_bank, arrays, k_factor = "exact", True, {}, 1
+
+    def check_settings(self):
+        """Refuse settings beyond their limits; done by `query` too, as nprobe may change."""
+        for name in vars(self).keys() & ({"random_state"} | set().union(*SETTINGS.values())):
+            value, (low, high) = getattr(self, name), LIMITS.get(name, (1, 2**31 - 1))
+            whole = isinstance(value, Integral) and low <= value <= high
+            if not whole and (name, value) != ("n_clusters", None):
+                raise CourseError(f"{name}={value!r}: give a whole number from {low} to {high}")
+        if self.kind == "ivf_pq_fast" and self.bits != 4:
+            raise CourseError(f"bits={self.bits}: ivf_pq_fast has 4 only; leave it out")
+
     def fit(self, bank):
-        """Keep the memory bank, float32 of shape (rows, channels)."""
-        self.bank = torch.from_numpy(check_patches(bank, "memory bank"))
-        self.mean = self.bank.mean(0)
-        self.centred = self.bank - self.mean
-        self.squares = self.centred.square().sum(1)
+        """Take in the memory bank, float32 of shape (rows, channels).
+
+        Raises
+        ------
+        SearchRefused
+            If it has too few rows or channels for the settings.
+        """
+        bank = torch.from_numpy(check_patches(bank, "memory bank"))
+        (self.size, self.width), self.mean, self.nbytes = bank.shape, bank.mean(0), bank.nbytes
+        self.bank = bank if self.keeps_bank else None
+        self._build(bank - self.mean)
         return self
+
+    def restore(self, bank, arrays):
+        """Become what `fit` had made, from the memory bank and `arrays`, once they are checked."""
+        return self.fit(bank)
 
     def query(self, patches, k=1):
         """The k nearest rows of every patch.
@@ -51,17 +152,34 @@ class ExactSearch:
         distances : float32 array of shape (n, k), L2, ascending
         indices : int64 array of shape (n, k), rows of the bank
         """
-        patches = torch.from_numpy(check_patches(patches, width=self.bank.shape[1]))
-        k = min(int(k), len(self.bank))
-        distances, indices = [], []
-        rows = max(1, ENTRIES // max(len(self.bank), k * self.bank.shape[1]))
-        for block in patches.split(rows):
-            scores = torch.addmm(self.squares, block - self.mean, self.centred.T, alpha=-2)
-            near = (
-                scores.argmin(1, keepdim=True) if k == 1 else scores.topk(k, largest=False).indices
-            )
-            exact = torch.linalg.vector_norm(block[:, None] - self.bank[near], dim=2)
-            exact, order = exact.sort(1)
-            distances.append(exact)
-            indices.append(near.gather(1, order))
-        return torch.cat(distances).numpy(), torch.cat(indices).numpy()
+        self.check_settings()
+        patches = torch.from_numpy(check_patches(patches, width=self.width))
+        k = min(int(k), self.size)
+        compared = self.size if self.kind == "exact" else 1
+        blocks = patches.split(max(1, ENTRIES // max(compared, k * self.k_factor * self.width)))
+        found = zip(*(self._query(block, k) for block in blocks), strict=True)
+        return tuple(torch.cat(part).numpy() for part in found)
+
+    def _build(self, centred):
+        self.centred, self.squares = centred, centred.square().sum(1)
+
+    def _query(self, patches, k):
+        scores = torch.addmm(self.squares, patches - self.mean, self.centred.T, alpha=-2)
+        near = scores.argmin(1, keepdim=True) if k == 1 else scores.topk(k, largest=False).indices
+        return self._rerank(patches, near, self.bank[near], k)
+
+    def _rerank(self, patches, rows, vectors, k):
+        exact = torch.linalg.vector_norm(patches[:, None] - vectors, dim=2)
+        exact, order = exact.masked_fill_(rows < 0, math.inf).sort(1)
+        return exact[:, :k], rows.gather(1, order)[:, :k]
+
+
+class SklearnSearch(ExactSearch):
+    """Brute force as scikit-learn does it."""
+
+    def _build(self, centred):
+        self.index = NearestNeighbors(algorithm="brute").fit(centred.numpy())
+
+    def _query(self, patches, k):
+        near = self.index.kneighbors((patches - self.mean).numpy(), k, return_distance=False)
+        return self._rerank(patches, torch.from_numpy(near), self.bank[near], k)

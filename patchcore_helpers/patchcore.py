@@ -22,11 +22,15 @@ from .coreset import SAMPLERS
 from .errors import CourseError
 from .features import Extractor, as_size
 from .files import sha256, write_atomically
-from .neighbours import ExactSearch, check_patches
+from .neighbours import check_patches, make_search
 
 IMAGE_SCORES = ("max", "mean", "top1_percent", "reweighted")
 METRICS = ("l2", "cosine")
 REWEIGHT_NEIGHBOURS = 9  # b in Eq. 7
+NEED_A_FIT = (
+    *("backbone", "layers", "weights", "image_size", "aggregation", "neighbourhood"),
+    *("metric", "search"),
+)
 
 
 class Inspection(NamedTuple):
@@ -95,19 +99,25 @@ class PatchCore(BaseEstimator):
         Dimensions of the random projection that the coreset is chosen in; None: exact distances.
     n_neighbors : int
         A patch score is the mean distance to so many nearest rows of the memory bank.
+    search : str or dict
+        How they are found: "exact", or what else `make_search` knows, such as "ivf_pq" or
+        {"kind": "ivf_pq", "m": 16, "nprobe": 4}.
     image_score : "max", "mean", "top1_percent" or "reweighted"
         How patch scores become an image score; "reweighted" is Eq. 7 with b = 9 neighbours.
     metric : "l2" or "cosine"
     sigma : float, pixels
         Smoothing of anomaly maps.
     random_state : int
-        Seeds the coreset.
+        Seeds the coreset, and the training of an approximate search.
     progress : bool
         Draw progress bars on standard error.
 
     Attributes
     ----------
     memory_bank_ : float32 array of shape (rows, channels)
+        Missing after `load` where the file holds only codes; see `save`.
+    search_ : ExactSearch, SklearnSearch or FaissSearch
+        Fitted on the memory bank.
     coreset_ : Coreset
         Which of the training patches were kept, in the order of the choice. None after `load`.
     n_patches_ : int
@@ -141,6 +151,7 @@ class PatchCore(BaseEstimator):
         sampler="k_center",
         projection=128,
         n_neighbors=1,
+        search="exact",
         image_score="max",
         metric="l2",
         sigma=4.0,
@@ -150,24 +161,9 @@ class PatchCore(BaseEstimator):
         random_state=0,
         progress=False,
     ):
-        self.backbone = backbone
-        self.layers = layers
-        self.weights = weights
-        self.image_size = image_size
-        self.aggregation = aggregation
-        self.neighbourhood = neighbourhood
-        self.coreset_ratio = coreset_ratio
-        self.sampler = sampler
-        self.projection = projection
-        self.n_neighbors = n_neighbors
-        self.image_score = image_score
-        self.metric = metric
-        self.sigma = sigma
-        self.precision = precision
-        self.batch_size = batch_size
-        self.cache = cache
-        self.random_state = random_state
-        self.progress = progress
+        given = locals()
+        for name in self._get_param_names():
+            setattr(self, name, given[name])
 
     def _check_parameters(self):
         ratio, k = self.coreset_ratio, self.n_neighbors
@@ -179,15 +175,12 @@ class PatchCore(BaseEstimator):
             raise CourseError(f"sigma={self.sigma!r}: give pixels, 0 or more")
         if not isinstance(self.random_state, Integral) or not 0 <= self.random_state < 2**32:
             raise CourseError(f"random_state={self.random_state!r}: give a whole number from 0")
-        for name, known in (
-            ("sampler", SAMPLERS),
-            ("image_score", IMAGE_SCORES),
-            ("metric", METRICS),
-        ):
-            if getattr(self, name) not in known:
-                raise CourseError(
-                    f"{name}={getattr(self, name)!r}: choose one of {', '.join(known)}"
-                )
+        make_search(self.search, self.random_state)
+        choices = {"sampler": SAMPLERS, "image_score": IMAGE_SCORES, "metric": METRICS}
+        for name, known in choices.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise CourseError(f"{name}={value!r}: choose one of {', '.join(known)}")
 
     def _make_extractor(self):
         self._check_parameters()
@@ -231,10 +224,13 @@ class PatchCore(BaseEstimator):
         self.grid_ = grid
         return self
 
-    def _remember(self, extractor, bank, n_patches, coreset=None):
+    def _remember(self, extractor, bank, n_patches, coreset=None, search=None):
+        self.search_ = search or make_search(self.search, self.random_state).fit(bank)
         self.extractor_ = extractor
         self.memory_bank_ = bank
-        self.search_ = ExactSearch().fit(bank)
+        if bank is None:
+            del self.memory_bank_
+        self.fitted_with_ = {name: repr(getattr(self, name)) for name in NEED_A_FIT}
         self.n_patches_ = n_patches
         self.coreset_ = coreset
         vars(self).pop("threshold_", None)
@@ -276,8 +272,10 @@ class PatchCore(BaseEstimator):
         -------
         Inspection
         """
-        check_is_fitted(self, "memory_bank_")
+        check_is_fitted(self, "search_")
         self._check_parameters()
+        if changed := [n for n, old in self.fitted_with_.items() if repr(getattr(self, n)) != old]:
+            raise CourseError(f"{changed[0]}: changed since the memory bank was made; fit it again")
         images = list(images)
         if not images:
             raise CourseError("no images: give at least one")
@@ -299,12 +297,19 @@ class PatchCore(BaseEstimator):
     def _reweighted(self, values, vectors, nearest):
         """Eq. 7: the largest patch score, times one minus the softmax share of its nearest row
         among that row's b nearest rows (itself included)."""
+        if not hasattr(self, "memory_bank_"):
+            raise CourseError(
+                f"image_score='reweighted': needs the memory bank, the file holds {self.search} "
+                "codes only; choose another score or fit it again"
+            )
         images = np.arange(len(values))
         worst = values.argmax(1)
         patches, rows = vectors[images, worst], nearest[images, worst]
         _, around = self.search_.query(self.memory_bank_[rows], REWEIGHT_NEIGHBOURS)
         if around.shape[1] < 2:
             return values[images, worst]
+        missed = (around != rows[:, None]).all(1)  # an approximate search may miss the row itself
+        around[missed, -1] = rows[missed]
 
         def to(others):
             return self._distance(np.linalg.norm(patches[:, None] - others, axis=2))
@@ -344,8 +349,17 @@ class PatchCore(BaseEstimator):
         return (self.score(images) > self.threshold_).astype(int)
 
     def save(self, path):
-        """Write the memory bank and its settings to a safetensors file, whole or not at all."""
-        check_is_fitted(self, "memory_bank_")
+        """Write the memory bank and its settings to a safetensors file, whole or not at all.
+
+        For the searches "ivf_pq" and "ivf_pq_fast" the file holds the codes and codebooks, and not
+        the rows that they stand for, unless image_score is "reweighted". "ivf_pq_refined" keeps
+        both. For all others `load` makes the index from the rows again, with the same seed.
+        """
+        check_is_fitted(self, "search_")
+        tensors = dict(self.search_.arrays)
+        needed = self.search_.keeps_bank or not tensors or self.image_score == "reweighted"
+        if needed and hasattr(self, "memory_bank_"):
+            tensors["memory_bank"] = self.memory_bank_
         made_with = {name: version(name) for name in ("torch", "timm", "patchcore-helpers")}
         about = {
             "parameters": {
@@ -354,12 +368,12 @@ class PatchCore(BaseEstimator):
             "weights_hash": self.extractor_.backbone.weights_hash,
             "precision": self.extractor_.precision,
             "n_patches": self.n_patches_,
-            "digest": sha256(self.memory_bank_.tobytes()),
+            "digest": _digest(tensors),
             "threshold": getattr(self, "threshold_", None),
             "made_with": made_with,
         }
         content = save(
-            {"memory_bank": torch.from_numpy(np.ascontiguousarray(self.memory_bank_))},
+            {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()},
             {"patchcore": json.dumps(about, default=_plain)},
         )
         try:
@@ -384,7 +398,7 @@ class PatchCore(BaseEstimator):
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads(file.metadata()["patchcore"])
-                bank = file.get_tensor("memory_bank").numpy()
+                tensors = {name: file.get_tensor(name).numpy() for name in list(file.keys())}
             parameters = dict(about["parameters"])
             for name in ("layers", "image_size"):
                 if isinstance(parameters[name], list):
@@ -392,8 +406,10 @@ class PatchCore(BaseEstimator):
             model = cls(**parameters)
             weights_hash, n_patches = about["weights_hash"], int(about["n_patches"])
             threshold, precision = about["threshold"], about["precision"]
-            if sha256(bank.tobytes()) != about["digest"]:
+            if _digest(tensors) != about["digest"]:
                 raise ValueError("its rows are damaged")
+            bank = tensors.pop("memory_bank", None)
+            search = make_search(model.search, model.random_state).restore(bank, tensors)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CourseError(
@@ -410,10 +426,14 @@ class PatchCore(BaseEstimator):
                 f"{path}: made with precision {precision}, but {extractor.precision} is what this "
                 "processor resolves to; fit it again with precision='float32'"
             )
-        model._remember(extractor, check_patches(bank, f"{path}: memory bank"), n_patches)
+        model._remember(extractor, bank, n_patches, search=search)
         if threshold is not None:
             model.threshold_ = float(threshold)
         return model
+
+
+def _digest(tensors):
+    return sha256(*(tensors[name].tobytes() for name in sorted(tensors)))
 
 
 def _plain(value):

@@ -4,6 +4,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
+from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.metrics import roc_curve
 
 from .datasets import Sample
@@ -45,6 +46,14 @@ def use_style():
     100.0
     """
     matplotlib.rcParams.update(STYLE)
+
+
+def log_scale(axis, labels=(1, 2, 5)):
+    """Make an axis (`ax.xaxis`, `colorbar.ax.yaxis`, ...) logarithmic, with plain numbers on it."""
+    axis._set_axes_scale("log")
+    axis.set_major_locator(LogLocator(subs=labels))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
 
 
 def _picture(axes, image, title=""):
@@ -427,6 +436,28 @@ def greedy_steps(points, chosen, step):
     figure.colorbar(drawn, label="distance to the nearest pick (no unit)")
     ax.set(title=f"{step} picks, coverage radius {distances.max():.2f}", aspect="equal")
     ax.set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)")
+    return figure
+
+
+def quantised(points, cluster, centres, restored):
+    """Points in the plane by cluster, and the places that their codes stand for.
+
+    Parameters
+    ----------
+    points, restored : arrays of shape (n, 2)
+    cluster : int array of shape (n,)
+    centres : array of shape (clusters, 2)
+    """
+    figure, ax = plt.subplots(figsize=(8, 4.2))
+    colours = [BLUE, ORANGE, GREEN, SKY, PURPLE]
+    for number in range(len(centres)):
+        ax.scatter(*points[cluster == number].T, s=14, alpha=0.5, color=colours[number % 5])
+    places = np.unique(restored.round(5), axis=0)
+    ax.scatter(*places.T, s=40, marker="s", facecolor="none", edgecolor=BLACK, lw=1,
+               label=f"{len(places)} places that codes stand for")  # fmt: skip
+    ax.scatter(*centres.T, s=130, marker="X", color=DEFECT, edgecolor="white", label="centres")
+    ax.set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)", aspect="equal")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

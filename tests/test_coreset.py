@@ -6,14 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import roc_auc_score
 
 from patchcore_helpers import coreset
 from patchcore_helpers.coreset import (
     SAMPLERS,
+    VARIANCES,
     k_center_greedy,
     nested_min_distances,
     random_coreset,
+    variance_weighted_k_center,
+    variance_weights,
 )
 from patchcore_helpers.errors import CourseError
 from patchcore_helpers.neighbours import ExactSearch
@@ -302,3 +306,128 @@ def test_one_pass_gives_the_auroc_of_ten_separate_fits():
         aurocs.append(roc_auc_score(labels, scores.max(1)))
         assert roc_auc_score(labels, distances.max(1)) == pytest.approx(aurocs[-1], abs=1e-6)
     assert len(set(aurocs)) > 5
+
+
+# Variance weighting
+
+
+def weights_by_hand(patches, variance, exponent):
+    """Patch by patch; the clusters alone are taken from scikit-learn."""
+    images, rows, columns, channels = patches.shape
+    flat = patches.reshape(-1, channels).astype(float)
+    label = range(len(flat))
+    if variance == "neighbourhood":
+        label = MiniBatchKMeans(min(64, len(flat)), n_init=1, random_state=0)
+        label = label.fit(patches.reshape(-1, channels))
+        centres, label = label.cluster_centers_, label.labels_
+    spread = []
+    for place in range(len(flat)):
+        if variance == "dimensions":
+            vector = flat[place].tolist()
+            mean = sum(vector) / channels
+            spread.append(sum((x - mean) ** 2 for x in vector) / channels)
+        elif variance == "position":
+            i, j = divmod(place % (rows * columns), columns)
+            total = 0.0
+            for c in range(channels):
+                seen = [float(patches[image, i, j, c]) for image in range(images)]
+                mean = sum(seen) / images
+                total += sum((x - mean) ** 2 for x in seen) / images
+            spread.append(total)
+        else:
+            members = [flat[k] for k in range(len(flat)) if label[k] == label[place]]
+            centre = centres[label[place]]
+            spread.append(sum(((m - centre) ** 2).sum() for m in members) / len(members))
+    top = max(spread)
+    return np.array([max(s / top, 1e-6) if top > 0 else 1.0 for s in spread]) ** exponent
+
+
+stacks = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4)),
+    elements=st.integers(-40, 40).map(lambda v: v / 8),
+)
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+@pytest.mark.parametrize("variance", VARIANCES)
+@settings(deadline=None, max_examples=60)
+@given(patches=stacks, exponent=st.sampled_from([0.0, 0.5, 1.0, 2.0]), data=st.data())
+def test_variance_weighted_choice_is_the_weighted_argmax(variance, patches, exponent, data):
+    rows = patches.reshape(-1, patches.shape[-1])
+    weights = weights_by_hand(patches, variance, exponent)
+    found = variance_weights(patches, variance, exponent)
+    np.testing.assert_allclose(found, weights, rtol=1e-3 if variance == "neighbourhood" else 1e-9)
+    assert found.shape == (len(rows),) and (found > 0).all() and found.max() == 1
+    k = data.draw(st.integers(1, len(rows)))
+    chosen = variance_weighted_k_center(patches, k, variance=variance, exponent=exponent)
+    assert len(chosen) == k
+    assert_greedy(rows, chosen, weights if variance != "neighbourhood" else found, atol=1e-12)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("projection", [128, 3])
+def test_exponent_0_is_plain_k_center(variance, projection):
+    patches = np.random.default_rng(0).normal(size=(8, 7, 6, 10)).astype(np.float32)
+    options = {"projection": projection, "random_state": 3}
+    plain = k_center_greedy(patches.reshape(-1, 10), 200, **options)
+    chosen = variance_weighted_k_center(patches, 200, variance=variance, exponent=0, **options)
+    np.testing.assert_array_equal(chosen.indices, plain.indices)
+    np.testing.assert_array_equal(chosen.radii, plain.radii)
+    assert chosen.space == plain.space
+    weighted = variance_weighted_k_center(patches, 200, variance=variance, exponent=2, **options)
+    assert weighted.indices[0] == plain.indices[0]  # the first is random for both
+    assert not np.array_equal(weighted.indices, plain.indices)
+
+
+def test_variance_draws_picks_to_where_images_differ():
+    rng = np.random.default_rng(0)
+    patches = rng.normal(size=(50, 2, 3, 8)).astype(np.float32)
+    patches[:, 1, 2] *= 3
+    assert variance_weights(patches).reshape(50, 6).argmax(1).tolist() == [5] * 50
+    at_place = [
+        np.mean(variance_weighted_k_center(patches, 60, exponent=e).indices % 6 == 5)
+        for e in (0, 1, 2)
+    ]
+    assert at_place == sorted(at_place) and at_place[2] > at_place[0]
+
+
+def test_array_kinds_agree_on_weights(tmp_path):
+    patches = np.random.default_rng(0).normal(size=(6, 4, 4, 5)).astype(np.float32)
+    np.save(tmp_path / "patches.npy", patches)
+    kinds = [np.load(tmp_path / "patches.npy", mmap_mode="r"), torch.from_numpy(patches)]
+    for variance in VARIANCES:
+        expected = variance_weighted_k_center(patches, 40, variance=variance).indices
+        for kind in kinds:
+            found = variance_weighted_k_center(kind, 40, variance=variance).indices
+            np.testing.assert_array_equal(found, expected)
+
+
+GOOD_STACK = np.random.default_rng(0).normal(size=(4, 2, 2, 3))
+BAD_PLACE = np.arange(48).reshape(4, 2, 2, 3) == 17
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"patches": GOOD_STACK[0]}, "patches"),
+        ({"patches": GOOD_STACK[:0]}, "patches"),
+        ({"patches": np.where(BAD_PLACE, np.nan, GOOD_STACK)}, "NaN"),
+        ({"patches": np.where(BAD_PLACE, np.inf, GOOD_STACK)}, "infinity"),
+        ({"variance": "positions"}, "choose one of position, neighbourhood, dimensions"),
+        ({"exponent": -0.1}, "exponent"),
+        ({"exponent": np.nan}, "exponent"),
+        ({"exponent": np.inf}, "exponent"),
+        ({"exponent": "1"}, "exponent"),
+        ({"random_state": -1}, "random_state"),
+    ],
+)
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_weights_refuse_bad_input(variance, change, word):
+    arguments = {"patches": GOOD_STACK, "variance": variance} | change
+    with pytest.raises(CourseError, match=word):
+        variance_weights(**arguments)
+    with pytest.raises(CourseError, match=word):
+        variance_weighted_k_center(n_centers=3, **arguments)
+    with pytest.raises(CourseError, match="n_centers"):
+        variance_weighted_k_center(GOOD_STACK, 17, variance=variance)

@@ -269,6 +269,7 @@ BAD = [
     ("sampler", "greedy"),
     ("image_score", "median"),
     ("metric", "l1"),
+    *[("search", value) for value in ("ivf", None, {"kind": "hnsw", "m": 8})],
     ("aggregation", "sum"),
     ("neighbourhood", 2),
     ("precision", "float16"),
@@ -285,7 +286,9 @@ def test_bad_parameters_are_named(name, value, photos):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name, value", [("n_neighbors", 0), ("image_score", "median")])
+@pytest.mark.parametrize(
+    "name, value", [("n_neighbors", 0), ("image_score", "median"), ("search", "ivf")]
+)
 def test_bad_parameters_set_after_fit_are_named_too(name, value, photos, queries):
     model = make().fit(photos[:2]).set_params(**{name: value})
     with pytest.raises(CourseError, match=name):

@@ -31,15 +31,14 @@ class Outcome:
         One per line of the CSV.
     scores : dict of str to list of float
         What intervals are computed from; kept beside the rows, not in the CSV.
+    finished : bool
+        Whether the task ran to its end; single rows of it may still say why they hold no result.
     """
 
     task: dict
     rows: list
     scores: dict = field(default_factory=dict)
-
-    @property
-    def finished(self):
-        return all(row["status"] == "ok" for row in self.rows)
+    finished: bool = True
 
 
 @lru_cache(maxsize=1)
@@ -53,13 +52,13 @@ def _attempt(work, task):
     """Run one task; an error becomes a row that says so."""
     try:
         rows, scores = work(**task)
-        return Outcome(task, [{**task, **row, "status": "ok"} for row in rows], scores)
+        return Outcome(task, [{**task, "status": "ok", **row} for row in rows], scores)
     except Exception as error:
         what = "skipped" if isinstance(error, Skipped) else "failed"
         reason = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, CourseError):
             reason = f"{type(error).__name__}: {reason}"
-        return Outcome(task, [{**task, "status": f"{what}: {reason}"}])
+        return Outcome(task, [{**task, "status": f"{what}: {reason}"}], finished=False)
 
 
 def to_csv(rows, columns):
@@ -103,9 +102,11 @@ class Grid:
         return self.folder / "rows" / f"{sha256(_code(), identity)[:24]}.json"
 
     def _kept(self, task):
+        path = self._path(task)
         try:
-            return Outcome(**json.loads(self._path(task).read_text()))
-        except (OSError, ValueError, TypeError):  # not there yet, or not ours
+            kept = Outcome(**json.loads(path.read_text()))
+            return kept if kept.finished and self._path(kept.task) == path else None
+        except (OSError, ValueError, TypeError, KeyError):  # not there yet, or not ours
             return None
 
     def run(self, tasks, n_jobs=1, progress=False):
@@ -129,7 +130,7 @@ class Grid:
             done = {}
             for place, task in enumerate(tasks):
                 kept = self._kept(task)
-                if kept is not None and kept.finished:
+                if kept is not None:
                     done[place] = kept
             self._write(done)
             todo = [place for place in range(len(tasks)) if place not in done]
@@ -177,7 +178,6 @@ def table(outcomes, columns):
     """
     rows = [row for outcome in outcomes for row in outcome.rows]
     if not any(row["status"] == "ok" for row in rows):
-        raise CourseError(
-            f"no task of the experiment gave a result; the first: {rows[0]['status']}"
-        )
+        why = f"the first: {rows[0]['status']}" if rows else "there was no task"
+        raise CourseError(f"no task of the experiment gave a result; {why}")
     return pd.DataFrame(rows).reindex(columns=columns)
