@@ -155,7 +155,7 @@ class ExactSearch:
         self.check_settings()
         patches = torch.from_numpy(check_patches(patches, width=self.width))
         k = min(int(k), self.size)
-        compared = self.size if self.kind == "exact" else 1
+        compared = self.size if self.kind == "exact" else 4096  # FAISS keeps tables per query
         blocks = patches.split(max(1, ENTRIES // max(compared, k * self.k_factor * self.width)))
         found = zip(*(self._query(block, k) for block in blocks), strict=True)
         return tuple(torch.cat(part).numpy() for part in found)

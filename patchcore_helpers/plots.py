@@ -544,10 +544,10 @@ def ratio_view(table, row, sample, anomaly_map, limits):
         (left, "image_auroc", "image AUROC"),
         (middle, "search_ms", "search per image (ms)"),
     ):
-        ax.semilogx(table["ratio"], table[column], color=SKY)
+        ax.plot(table["ratio"], table[column], color=SKY)
         ax.plot(now["ratio"], now[column], "o", ms=11, color=DEFECT)
+        log_scale(ax.xaxis, (1,))
         ax.set(xlabel="coreset ratio", ylabel=label)
-        ax.minorticks_off()
     left.set_title(f"ratio {now['ratio']:.2%}: AUROC {now['image_auroc']:.4f}")
     size = f"{int(now['bank_size']):,} rows, {now['megabytes']:.2f} MB, {now['search_ms']:.1f} ms"
     middle.set_title(size)

@@ -204,7 +204,7 @@ def claims_table(scores, backbones):
             elif backbone not in backbones:
                 measured, why = None, "this backbone was not part of the run"
             elif some.empty:
-                measured, why = None, "skipped: its weights are not here"
+                measured, why = None, "it did not run here; its status says why"
             elif mine.empty:
                 measured, why = None, f"{dataset} was not part of this run"
             else:
@@ -231,7 +231,8 @@ def _dots(ax, values, paint, title):
     """One interval per backbone, or the word that nothing ran."""
     for row, (name, interval) in enumerate(values.items()):
         if interval is None:
-            ax.annotate("did not run", (0.02, row), xycoords=("axes fraction", "data"), va="center")
+            ax.annotate("did not run", (0.02, row), xycoords=("axes fraction", "data"), va="center",
+                        backgroundcolor="white")  # fmt: skip
             continue
         low, high = max(0, interval.low), min(1, interval.high)
         ax.plot([low, high], [row, row], color=paint[name], lw=3, alpha=0.5)
@@ -262,7 +263,7 @@ def figure(outcomes, backbones, in_domain, cross_domain, kind, names=("in-domain
     """
     scores, paint = aurocs(outcomes, kind), colours(backbones)
     means = domain_means(scores, in_domain, cross_domain)
-    panels, axes = plt.subplots(2, 2, figsize=(11, 7.4))
+    panels, axes = plt.subplots(2, 2, figsize=(11, 7.4), layout="constrained")
     for ax, column, name in zip(axes[0], means.columns, names, strict=False):
         values = {b: means[column].get(b) for b in backbones}
         _dots(ax, values, paint, f"{name}: mean and 95 % interval")
@@ -275,11 +276,12 @@ def figure(outcomes, backbones, in_domain, cross_domain, kind, names=("in-domain
         ax.bar(x, some["auroc"] - 0.5, 0.9 * width, bottom=0.5, color=paint[backbone],
                label=backbone)  # fmt: skip
         ax.vlines(x, some["low"], some["high"], color=plots.BLACK, lw=1.2)
-    ax.set_xticks(range(len(categories)), [c.replace("/", "/\n") for c in categories])
+    few = len(categories) <= 3
+    labels = [category.replace("/", "/\n" if few else "/") for category in categories]
+    ax.set_xticks(range(len(categories)), labels, rotation=0 if few else 90, fontsize=9)
     ax.axhline(0.5, color="0.6", lw=1)
     ax.set(ylabel="image AUROC", title="by category; bars start at chance", ylim=(None, 1.02))
-    ax.tick_params(axis="x", labelsize=9 if len(categories) <= 6 else 7)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)
+    panels.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     ax = axes[1, 1]
     places = [0.0, 1.0]
     for backbone in shown:
@@ -295,14 +297,18 @@ def figure(outcomes, backbones, in_domain, cross_domain, kind, names=("in-domain
     return panels
 
 
-def _spread_labels(ax, least=0.06):
+def _spread_labels(ax, least=0.085):
     """Move labels that would overlap apart; `least` is a share of the axis's height."""
     low, high = ax.get_ylim()
-    below = -np.inf
-    for text in sorted(ax.texts, key=lambda text: text.get_position()[1]):
-        x, y = text.get_position()
-        below = max(y, below + least * (high - low))
-        text.set_position((x, below))
+    step, texts = least * (high - low), sorted(ax.texts, key=lambda text: text.get_position()[1])
+    below, places = -np.inf, []
+    for text in texts:
+        below = max(text.get_position()[1], below + step)
+        places.append(below)
+    above = high + step / 2
+    for text, place in zip(texts[::-1], places[::-1], strict=True):  # none above the axis
+        above = min(place, above - step)
+        text.set_y(above)
 
 
 def group_name(categories):

@@ -366,11 +366,11 @@ def picks_view(sample, shape, found, sizes, exponent, step, shown=0):
     ratios = np.array(sizes) / np.prod(shape)
     for other, (_, aurocs) in found.items():
         now = other == exponent
-        axes[2].semilogx(ratios, aurocs, color=plots.BLUE if now else "0.8", lw=3 if now else 1.5,
+        axes[2].plot(ratios, aurocs, color=plots.BLUE if now else "0.8", lw=3 if now else 1.5,
                          label=f"exponent {other:g}" if now else None, zorder=2 + now)  # fmt: skip
     auroc = found[exponent][1][step]
     axes[2].plot(ratios[step], auroc, "o", ms=10, color=plots.VERMILION, zorder=4)
     axes[2].set(xlabel="coreset ratio", ylabel="image AUROC", title=f"AUROC {auroc:.3f}")
-    axes[2].minorticks_off()
+    plots.log_scale(axes[2].xaxis, (1,))
     axes[2].legend(loc="lower right")
     return figure

@@ -27,7 +27,6 @@ COLUMNS = [
     *("bank_size", "n_test", "n_clusters", "m", "seed", "status"),
 ]
 TIMINGS = ["search_time_ms", "speedup", "speedup_over_flat", "build_seconds"]
-EXTRA = ("ivf_pq_fast", "ivf_sq8", "ivf_pq_refined")  # these with every nprobe
 CLAIMS = {
     "speedup": ("100 to 160 times", "speedup"),
     "memory": ("8 times less", "memory_reduction"),
@@ -66,9 +65,10 @@ def sweep(bits, nprobes, n_clusters, m):
     yield {"kind": "flat"}, [None]
     for b in bits:
         yield {"kind": "ivf_pq", "bits": b, "m": m, **lists}, nprobes
-    for kind in EXTRA:
-        own = {"ivf_sq8": {}, "ivf_pq_fast": {"m": 2 * m}}.get(kind, {"m": m})
-        yield {"kind": kind, **lists, **own}, nprobes
+    for parts in (2 * m, 4 * m):
+        yield {"kind": "ivf_pq_fast", "m": parts, **lists}, nprobes
+    for settings in ({"kind": "ivf_sq8"}, {"kind": "ivf_pq_refined", "m": m}):
+        yield settings | lists, nprobes[1::2] or nprobes
     yield {"kind": "hnsw"}, [None]
 
 
@@ -446,7 +446,7 @@ def build_ladder(bank, labels, test, seed, n_clusters, nprobes, n_threads):
     kinds = {
         f"{kind}, {m} x {bits} bits": {"kind": kind, "m": m, "bits": bits, **lists}
         for kind, bits in (("ivf_pq", 4), ("ivf_pq_fast", 4), ("ivf_pq", 8))
-        for m in (4, 8, 16)
+        for m in (8, 16, 32)
     } | {"ivf_sq8": {"kind": "ivf_sq8", **lists}, "hnsw": {"kind": "hnsw"}}
     built, facts = {}, {}
     with threads(n_threads):
