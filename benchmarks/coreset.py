@@ -15,7 +15,6 @@ Writes results/coreset.csv, results/coreset.png and the part on coresets of READ
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import report
 import torch
 
 HERE = Path(__file__).resolve().parent
@@ -226,11 +226,6 @@ def series(args):
 # --- the report ---
 
 
-def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
-
-
 def comparison(frame, part):
     """Seconds of every run, and ours beside each method, run by run."""
     some = frame[frame.part == part]
@@ -250,19 +245,12 @@ def comparison(frame, part):
                 f"{covered:.2f}" if np.isfinite(covered) else "",
             ]
         )
-    return table(
+    return report.table(
         ["", "seconds", "times ours", "CPU seconds", "extra memory, MB", "final radius"], rows
     )
 
 
-def processor():
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def report(frame, folder):
+def write_report(frame, folder):
     n, k1 = frame[frame.part == "1%"][["n", "k"]].max()
     k10, threads = frame.k[frame.part == "10%"].max(), torch.get_num_threads()
     big = frame[frame.part == "big"]
@@ -273,14 +261,14 @@ def report(frame, folder):
     ]
     text = f"""## Coreset selection
 
-`python benchmarks/coreset.py`, {time.strftime("%Y-%m-%d")}; {processor()}, {threads} threads,
-torch {torch.__version__}; load average {frame.load.min():.1f} to {frame.load.max():.1f}, to which a
-measurement itself adds about {threads}. Real patch vectors, {n:,} x 152. Ours and the plain loop
-search a random projection to {PROJECTION} dimensions, anomalib its own sparse one; projecting is
-part of the time. Several numbers are runs one after the other, the methods taking turns. CPU
-seconds count all threads, waiting ones too where they spin. Extra memory is the most that the
-process held above what it held with the vectors loaded. The final radius is measured in the
-unprojected vectors for all.
+`python benchmarks/coreset.py`, {time.strftime("%Y-%m-%d")}; {report.processor()},
+{threads} threads, torch {torch.__version__}; load average {frame.load.min():.1f} to
+{frame.load.max():.1f}, to which a measurement itself adds about {threads}. Real patch vectors,
+{n:,} x 152. Ours and the plain loop search a random projection to {PROJECTION} dimensions, anomalib
+its own sparse one; projecting is part of the time. Several numbers are runs one after the other,
+the methods taking turns. CPU seconds count all threads, waiting ones too where they spin. Extra
+memory is the most that the process held above what it held with the vectors loaded. The final
+radius is measured in the unprojected vectors for all.
 
 1 %: {k1:,} picks.
 
@@ -295,15 +283,11 @@ unprojected vectors for all.
 1 % of a memory map of synthetic vectors with 128 columns (the largest file is
 {big.n.max() * 512 / 1e9:.1f} GB; its own pages are not in the extra memory):
 
-{table(["vectors", "picks", "seconds", "CPU seconds", "extra memory, MB"], grown)}
+{report.table(["vectors", "picks", "seconds", "CPU seconds", "extra memory, MB"], grown)}
 
 At a fixed ratio the CPU seconds grow as N to the power of {power:.2f}.
 """
-    readme = folder / "README.md"
-    begin, end = "<!-- coreset: written by coreset.py -->\n", "<!-- coreset: end -->\n"
-    old = readme.read_text() if readme.exists() else "# Benchmarks\n\n"
-    head, _, rest = old.partition(begin)
-    readme.write_text(head + begin + text + end + rest.partition(end)[2])
+    report.write_part("coreset", text, folder)
 
 
 def draw(frame, path):
@@ -360,7 +344,7 @@ def main():
         frame = frame.astype({"run": int, "n": int, "k": int})
         frame.to_csv(kept, index=False, float_format="%.6g")
     draw(frame, args.results / "coreset.png")
-    report(frame, args.results.parent)
+    write_report(frame, args.results.parent)
 
 
 if __name__ == "__main__":

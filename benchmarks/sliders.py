@@ -14,11 +14,20 @@ import matplotlib
 import nbformat
 import numpy as np
 import pandas as pd
+import report
 from IPython.core.interactiveshell import InteractiveShell
 
 from patchcore_helpers.widgets import Explorer
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = [
+    "01_introduction",
+    "02_feature_unfolding",
+    "03_coreset",
+    "04_exp1_backbone_comparison",
+    "05_exp2_adaptive_coreset",
+    "06_exp3_faiss_compression",
+]
 
 
 def explorers(path):
@@ -57,7 +66,7 @@ def measure(explorer, draws):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", nargs="*", default=["01_introduction", "03_coreset"])
+    parser.add_argument("notebooks", nargs="*", default=NOTEBOOKS)
     parser.add_argument("--draws", type=int, default=200)
     args = parser.parse_args()
     matplotlib.use("agg")
@@ -65,10 +74,23 @@ def main():
     for name in args.notebooks:
         for variable, explorer in explorers(ROOT / "notebooks" / f"{name}.ipynb").items():
             rows.append((name, variable, *measure(explorer, args.draws)))
-    columns = ["notebook", "explorer", "compute p95 (ms)", "picture p95 (ms)", "draws"]
+    columns = ["notebook", "figure", "compute p95 (ms)", "picture p95 (ms)", "draws"]
     table = pd.DataFrame(rows, columns=columns).round(1)
     print(table.to_string(index=False))
-    table.to_csv(ROOT / "benchmarks" / "results" / "sliders.csv", index=False)
+    report.RESULTS.mkdir(exist_ok=True)
+    table.to_csv(report.RESULTS / "sliders.csv", index=False)
+    report.write_part(
+        "sliders",
+        f"""## Interactive figures
+
+`python benchmarks/sliders.py`, {time.strftime("%Y-%m-%d")}; {report.processor()}. Every
+control of every interactive figure is moved back and forth, on the default data. *compute*
+is the drawing function (numbers and matplotlib's artists), *picture* all until the PNG is there.
+
+{report.of_frame(table)}
+
+""",
+    )
 
 
 if __name__ == "__main__":

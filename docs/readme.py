@@ -23,6 +23,9 @@ SHOWN = {
     "01_introduction": ("hits", "anomaly maps on defective solar cells"),
     "02_feature_unfolding": ("field_of_view", "what one patch vector sees of the image"),
     "03_coreset": ("auroc_against_ratio", "AUROC and coverage against the coreset ratio"),
+    "04_exp1_backbone_comparison": ("exp1_backbone_comparison", "four panels on two backbones"),
+    "05_exp2_adaptive_coreset": ("01_main_comparison", "AUROC of four ways to choose a coreset"),
+    "06_exp3_faiss_compression": ("pareto", "bytes, time and AUROC of compressed memory banks"),
 }
 
 
@@ -65,11 +68,29 @@ def notebooks(runs):
     return "\n".join(lines)
 
 
+def verdicts(runs):
+    """What the experiments' committed runs say, in the words that they computed."""
+    lines = []
+    for name, run in runs.items():
+        if "verdict" in run["results"]:
+            title, _ = question(name)
+            lines.append(f"- [{title}](notebooks/{name}.ipynb) {run['results']['verdict']}")
+        elif "best_index" in run["results"]:
+            found, (title, _) = run["results"], question(name)
+            lines.append(
+                f"- [{title}](notebooks/{name}.ipynb) {found['best_index']} is "
+                f"{found['best_smaller']:.0f} times smaller and {found['best_speed']:.0f} times "
+                f"faster than FAISS flat, at {found['best_difference']:+.4f} image AUROC (first "
+                "category; chosen on the images that it is judged by)."
+            )
+    return "\n".join(lines)
+
+
 def fill(text):
     """README.md with its measured blocks written from the committed runs."""
     everything, _ = committed_runs(RUNS)
     runs = {name: run for name, run in everything.items() if re.match(r"\d\d_", name)}
-    for make in (needs, notebooks):
+    for make in (needs, notebooks, verdicts):
         block = f"<!--{make.__name__}-->\n{make(runs)}\n<!--/{make.__name__}-->"
         mark = rf"<!--{make.__name__}-->.*?<!--/{make.__name__}-->"
         text = re.sub(mark, lambda _, block=block: block, text, flags=re.S)

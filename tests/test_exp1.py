@@ -204,7 +204,8 @@ def overlaps(figure):
     Labels must not have their room at the cost of the panels either.
     """
     figure.canvas.draw()
-    assert all(min(ax.bbox.width, ax.bbox.height) > 150 for ax in figure.axes)
+    panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    assert all(min(ax.bbox.width, ax.bbox.height) > 150 for ax in panels)
     renderer, found = figure.canvas.get_renderer(), []
     legends = [ax.get_legend() for ax in figure.axes if ax.get_legend()] + figure.legends
     for ax in figure.axes:

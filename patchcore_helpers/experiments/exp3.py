@@ -65,8 +65,9 @@ def sweep(bits, nprobes, n_clusters, m):
     yield {"kind": "flat"}, [None]
     for b in bits:
         yield {"kind": "ivf_pq", "bits": b, "m": m, **lists}, nprobes
-    for parts in (2 * m, 4 * m):
-        yield {"kind": "ivf_pq_fast", "m": parts, **lists}, nprobes
+    for clusters in (n_clusters, 2 * n_clusters):  # fast-scan's half bytes afford more parts
+        for parts in (2 * m, 5 * m // 2):
+            yield {"kind": "ivf_pq_fast", "m": parts, "n_clusters": clusters}, nprobes[:2]
     for settings in ({"kind": "ivf_sq8"}, {"kind": "ivf_pq_refined", "m": m}):
         yield settings | lists, nprobes[1::2] or nprobes
     yield {"kind": "hnsw"}, [None]
@@ -96,6 +97,12 @@ def threads(count):
         faiss.omp_set_num_threads(before)
 
 
+def timed(search, queries, n_threads, repeats=7):
+    """Median milliseconds of a search after one that is not counted, on so many threads."""
+    with threads(n_threads):
+        return 1000 * median_seconds(search.query, queries, repeats=repeats)
+
+
 def score(search, test):
     """Image scores (the largest distance), patch distances, and the nearest rows."""
     distances, rows = search.query(test.reshape(-1, test.shape[-1]), 1)
@@ -110,7 +117,7 @@ def run_task(
     nprobes=(1, 4, 8, 16),
     n_clusters=100,
     m=8,
-    n_threads=2,
+    n_threads=1,
     bank_ratio=0.1,
     data_dir="data",
     backbone="efficientnet_lite0",
@@ -124,47 +131,46 @@ def run_task(
         category, data_dir, backbone, image_size, bank_ratio, max_train, max_test, use_cache, seed
     )
     one_image = test[0].reshape(-1, test.shape[-1])
-    with threads(n_threads):
-        baseline = make_search("sklearn").fit(bank)
-        slow = 1000 * median_seconds(baseline.query, one_image, repeats=3)
-        exact, _, nearest = score(make_search("flat").fit(bank), test)
-        auroc = image_auroc(images.labels, exact)
-        common = {"bank_size": len(bank), "n_test": len(test), "m": None, "n_clusters": None}
-        rows = [
-            {
-                **{"search_method": "sklearn", "image_auroc": auroc, "search_time_ms": slow},
-                **{"memory_mb": bank.nbytes / 1e6, "speedup": 1.0, "recall_at_1": 1.0, **common},
+    baseline = make_search("sklearn").fit(bank)
+    slow = timed(baseline, one_image, n_threads, repeats=3)
+    exact, _, nearest = score(make_search("flat").fit(bank), test)
+    auroc = image_auroc(images.labels, exact)
+    common = {"bank_size": len(bank), "n_test": len(test), "m": None, "n_clusters": None}
+    rows = [
+        {
+            **{"search_method": "sklearn", "image_auroc": auroc, "search_time_ms": slow},
+            **{"memory_mb": bank.nbytes / 1e6, "speedup": 1.0, "recall_at_1": 1.0, **common},
+        }
+    ]
+    flat = {}
+    for settings, probes in sweep(bits, nprobes, n_clusters, m):
+        named = {"search_method": settings["kind"], "pq_bits": settings.get("bits"), **common}
+        named |= {key: settings.get(key) for key in ("m", "n_clusters")}
+        start = time.perf_counter()
+        try:
+            search = make_search(settings, seed).fit(bank)
+        except SearchRefused as error:
+            reason = f"skipped: {error}"
+            rows += [named | {"nprobe": p, "status": reason} for p in probes]
+            log.info("%s, %s: %s", category, settings["kind"], reason)
+            continue
+        named |= {"build_seconds": time.perf_counter() - start, "pq_bits": bits_of(search)}
+        for nprobe in probes:
+            if nprobe:
+                search.nprobe = nprobe
+            row = named | measure(search, images.labels, test, exact, nearest, n_threads)
+            flat = flat or row
+            row |= {
+                "nprobe": nprobe,
+                "speedup": slow / row["search_time_ms"],
+                "speedup_over_flat": flat["search_time_ms"] / row["search_time_ms"],
+                "memory_reduction": flat["memory_mb"] / row["memory_mb"],
+                "accuracy_loss_percent": 100 * (auroc - row["image_auroc"]) / auroc,
             }
-        ]
-        flat = {}
-        for settings, probes in sweep(bits, nprobes, n_clusters, m):
-            named = {"search_method": settings["kind"], "pq_bits": settings.get("bits"), **common}
-            named |= {key: settings.get(key) for key in ("m", "n_clusters")}
-            start = time.perf_counter()
-            try:
-                search = make_search(settings, seed).fit(bank)
-            except SearchRefused as error:
-                reason = f"skipped: {error}"
-                rows += [named | {"nprobe": p, "status": reason} for p in probes]
-                log.info("%s, %s: %s", category, settings["kind"], reason)
-                continue
-            named |= {"build_seconds": time.perf_counter() - start, "pq_bits": bits_of(search)}
-            for nprobe in probes:
-                if nprobe:
-                    search.nprobe = nprobe
-                row = named | measure(search, images.labels, test, one_image, exact, nearest)
-                flat = flat or row
-                row |= {
-                    "nprobe": nprobe,
-                    "speedup": slow / row["search_time_ms"],
-                    "speedup_over_flat": flat["search_time_ms"] / row["search_time_ms"],
-                    "memory_reduction": flat["memory_mb"] / row["memory_mb"],
-                    "accuracy_loss_percent": 100 * (auroc - row["image_auroc"]) / auroc,
-                }
-                rows.append(row)
-                log.info("%s, %s, bits %s, nprobe %s: AUROC %.4f, %.2f ms, %.3f MB", category,
-                         row["search_method"], row["pq_bits"], nprobe, row["image_auroc"],
-                         row["search_time_ms"], row["memory_mb"])  # fmt: skip
+            rows.append(row)
+            log.info("%s, %s, bits %s, nprobe %s: AUROC %.4f, %.2f ms, %.3f MB", category,
+                     row["search_method"], row["pq_bits"], nprobe, row["image_auroc"],
+                     row["search_time_ms"], row["memory_mb"])  # fmt: skip
     rows[0] |= {
         "speedup_over_flat": flat["search_time_ms"] / slow,
         "memory_reduction": flat["memory_mb"] / rows[0]["memory_mb"],
@@ -178,14 +184,14 @@ def bits_of(search):
     return getattr(search, "bits", 0) or None
 
 
-def measure(search, labels, test, one_image, exact, nearest):
+def measure(search, labels, test, exact, nearest, n_threads):
     """AUROC, its difference from exact search with an interval, recall, time and bytes."""
     scores, _, rows = score(search, test)
     found = auroc_interval(labels, scores, exact)
     return {
         "image_auroc": image_auroc(labels, scores),
         "memory_mb": search.nbytes / 1e6,
-        "search_time_ms": 1000 * median_seconds(search.query, one_image),
+        "search_time_ms": timed(search, test[0].reshape(-1, test.shape[-1]), n_threads),
         "recall_at_1": float(np.mean(rows == nearest)),
         **{"difference": found.estimate, "low": found.low, "high": found.high},
     }
@@ -198,7 +204,7 @@ def indexes(rows):
 
 def averaged(rows):
     """Means over categories and seeds of the indexes that ran everywhere, one row an index."""
-    keys = ["search_method", "pq_bits", "m", "nprobe"]
+    keys = ["search_method", "pq_bits", "m", "n_clusters", "nprobe"]
     numbers = [*COLUMNS[4:13], "build_seconds"]
     ran = indexes(rows)
     mean = ran.groupby(keys, dropna=False, sort=False)[numbers].mean()
@@ -209,13 +215,15 @@ def averaged(rows):
 def label(row):
     """A short name of an index.
 
-    >>> label({"search_method": "ivf_pq", "m": 8.0, "pq_bits": 4.0, "nprobe": 1.0})
-    'ivf_pq, 8 x 4 bits, nprobe 1'
+    >>> row = {"search_method": "ivf_pq", "m": 8, "pq_bits": 4, "nprobe": 1, "n_clusters": 100}
+    >>> label(row)
+    'ivf_pq, 8 x 4 bits, 1 of 100 lists'
     """
     words = [row["search_method"]]
     if pd.notna(row["pq_bits"]):
         words.append(f"{row['m']:.0f} x {row['pq_bits']:.0f} bits")
-    words += [f"nprobe {row['nprobe']:.0f}"] if pd.notna(row["nprobe"]) else []
+    if pd.notna(row["nprobe"]):
+        words.append(f"{row['nprobe']:.0f} of {row['n_clusters']:.0f} lists")
     return ", ".join(words)
 
 
@@ -417,11 +425,11 @@ def recall_figure(table):
 def map_view(sample, exact, found, row):
     """A heat map by exact search beside the one of an index, and what the table says of it."""
     limits = float(np.median(exact)), float(exact.max())
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.3), width_ratios=(1, 1.25, 1.1))
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), width_ratios=(1, 1, 1.1))
     for ax, values, title in ((axes[0], exact, "exact"), (axes[1], found, row["index"])):
         scale = plots.overlay(ax, sample.read(), values, limits)
         ax.set_title(title, fontsize=10)
-    figure.colorbar(scale, ax=axes[1], label="anomaly map (L2 distance)")
+    figure.colorbar(scale, ax=axes[:2], label="anomaly map (L2 distance)")
     lines = [
         f"image AUROC   {row['image_auroc']:.4f} ({row['difference']:+.4f})",
         f"recall@1      {row['recall_at_1']:.3f}",
@@ -442,24 +450,39 @@ def build_ladder(bank, labels, test, seed, n_clusters, nprobes, n_threads):
     facts : dict of (name, nprobe) to dict
         As `measure` gives it, with the index's name.
     """
-    one_image, lists = test[0].reshape(-1, test.shape[-1]), {"n_clusters": n_clusters}
+    lists = {"n_clusters": n_clusters}
     kinds = {
         f"{kind}, {m} x {bits} bits": {"kind": kind, "m": m, "bits": bits, **lists}
         for kind, bits in (("ivf_pq", 4), ("ivf_pq_fast", 4), ("ivf_pq", 8))
-        for m in (8, 16, 32)
+        for m in (8, 20)
     } | {"ivf_sq8": {"kind": "ivf_sq8", **lists}, "hnsw": {"kind": "hnsw"}}
     built, facts = {}, {}
-    with threads(n_threads):
-        exact, _, nearest = score(make_search("flat").fit(bank), test)
-        for name, settings in kinds.items():
-            try:
-                built[name] = search = make_search(settings, seed).fit(bank)
-            except SearchRefused:  # a small bank has fewer choices
-                continue
-            row = None
-            for nprobe in nprobes:
-                if hasattr(search, "nprobe"):
-                    search.nprobe, row = nprobe, None
-                row = row or measure(search, labels, test, one_image, exact, nearest)
-                facts[name, nprobe] = {"index": name, **row}
+    exact, _, nearest = score(make_search("flat").fit(bank), test)
+    for name, settings in kinds.items():
+        try:
+            built[name] = search = make_search(settings, seed).fit(bank)
+        except SearchRefused:  # a small bank has fewer choices
+            continue
+        row = None
+        for nprobe in nprobes:
+            if hasattr(search, "nprobe"):
+                search.nprobe, row = nprobe, None
+            row = row or measure(search, labels, test, exact, nearest, n_threads)
+            facts[name, nprobe] = {"index": name, **row}
     return built, facts
+
+
+def find_best(rows, category, smaller=20, tolerance=0.003):
+    """The fastest index of a category that is small and as good as exact search.
+
+    Returns
+    -------
+    row or None
+        Of the indexes `smaller` times smaller than flat, the fastest one whose AUROC is at most
+        `tolerance` below exact search's; if there is none, the fastest; None if none is so small.
+    """
+    some = indexes(rows[rows["category"] == category])
+    some = some[some["memory_reduction"] >= smaller]
+    close = some[some["difference"] >= -tolerance]
+    some = close if len(close) else some
+    return some.loc[some["speedup_over_flat"].idxmax()] if len(some) else None

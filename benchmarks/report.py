@@ -1,0 +1,33 @@
+"""What the benchmarks share: tables, and the parts of benchmarks/README.md that they write."""
+
+import platform
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+
+def table(header, rows):
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+
+
+def of_frame(frame):
+    return table(list(frame.columns), frame.to_numpy().tolist())
+
+
+def processor():
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def write_part(name, text, folder=HERE):
+    """Put a benchmark's part into README.md, in place of its last one."""
+    readme = folder / "README.md"
+    begin, end = f"<!-- {name}: written by {name}.py -->\n", f"<!-- {name}: end -->\n"
+    old = readme.read_text() if readme.exists() else "# Benchmarks\n\n"
+    head, _, rest = old.partition(begin)
+    readme.write_text(head + begin + text + end + rest.partition(end)[2])
