@@ -338,12 +338,13 @@ def _by_category(ax, rows):
         (0.2, best, "best index", plots.SKY),
     ):
         values = values.reindex(categories)
-        bars = ax.bar(np.arange(len(categories)) + shift, values - 0.5, 0.36, bottom=0.5,
-                      color=colour, label=name)  # fmt: skip
-        ax.bar_label(bars, [f"{value:.3f}" for value in values], fontsize=7)
-    ax.set_xticks(range(len(categories)), [c.replace("/", "/\n") for c in categories], fontsize=9)
-    ax.set(ylabel="image AUROC", ylim=(0.5, 1.12), title="bars start at chance")
-    ax.legend(loc="upper right", ncols=2)
+        y = np.arange(len(categories)) + shift
+        bars = ax.barh(y, values - 0.5, 0.36, left=0.5, color=colour, label=name)
+        ax.bar_label(bars, [f"{value:.3f}" for value in values], fontsize=7, padding=2)
+    ax.set_yticks(range(len(categories)), categories, fontsize=9)
+    ax.set(xlabel="image AUROC (bars start at chance)", xlim=(0.5, 1.1))
+    ax.set_ylim(len(categories) - 0.5, -0.5 - 0.25 * len(categories))
+    ax.legend(loc="upper right", ncols=2, fontsize=9)
 
 
 def _heat_map(ax, values, text, figure):
