@@ -26,6 +26,7 @@ SHOWN = {
     "04_exp1_backbone_comparison": ("exp1_backbone_comparison", "four panels on two backbones"),
     "05_exp2_adaptive_coreset": ("01_main_comparison", "AUROC of four ways to choose a coreset"),
     "06_exp3_faiss_compression": ("pareto", "bytes, time and AUROC of compressed memory banks"),
+    "07_aitex_tiling": ("strip_maps", "stitched anomaly maps on rendered strips of cloth"),
 }
 
 

@@ -44,12 +44,12 @@ def add_model_arguments(parser):
 
 
 def model_from(args, **more):
-    """A PatchCore with the settings given on the command line."""
+    """A PatchCore with these settings, and those given on the command line before them."""
     from .patchcore import PatchCore
 
     known = PatchCore._get_param_names()
     given = {k: v for k, v in vars(args).items() if k in known and v is not None}
-    return PatchCore(**given, **more, progress=sys.stderr.isatty())
+    return PatchCore(**{**more, **given}, progress=sys.stderr.isatty())
 
 
 def evaluate(args):
@@ -58,7 +58,12 @@ def evaluate(args):
     from .evaluation import evaluate
 
     category = load_category(args.category, data_dir=args.data_dir, seed=args.seed)
-    model = model_from(args, random_state=args.seed, cache=not args.no_cache)
+    if category.name.startswith("aitex/"):
+        from .strips import SETTINGS, StripPatchCore
+
+        model = StripPatchCore(model_from(args, random_state=args.seed, **SETTINGS))
+    else:
+        model = model_from(args, random_state=args.seed, cache=not args.no_cache)
     results, _ = evaluate(category, model)
     unmasked = sum(not sample.has_mask for sample in category.test)
     if unmasked and results["pixel_auroc"] is not None:

@@ -340,6 +340,7 @@ def load_visa(folder, name):
 PREPARED = {
     "mvtec_ad": "MVTec AD (Bergmann et al. 2019, 2021), CC BY-NC-SA 4.0, from mvtec.com",
     "visa": "VisA (Zou et al. 2022), CC BY 4.0, from github.com/amazon-science/spot-diff",
+    "aitex": "AITEX fabric images (Silvestre-Blanes et al. 2019), terms at aitex.es/afid",
 }
 
 
@@ -356,12 +357,12 @@ def load_category(name, *, data_dir="data", seed=0):
     Parameters
     ----------
     name : str or path
-        One of `category_names`, a path below `data_dir` such as "mvtec_ad/bottle" or
-        "visa/candle", or a folder in the MVTec AD layout.
+        One of `category_names`, a path below `data_dir` such as "mvtec_ad/bottle",
+        "visa/candle" or "aitex/04", or a folder in the MVTec AD layout.
     data_dir : path
         The folder that holds ``mvtec_ad/`` and other data sets.
     seed : int
-        Drives the split of data sets that come without one (ELPV), and what is rendered.
+        Drives the split of data sets that come without one (ELPV, AITEX), and what is rendered.
 
     Returns
     -------
@@ -387,6 +388,10 @@ def load_category(name, *, data_dir="data", seed=0):
     visa = Path(data_dir) / "visa"
     if dataset == "visa" and ((visa / "split_csv").is_dir() or (below / "Data").is_dir()):
         return replace(load_visa(visa, below_it), licence=PREPARED[dataset])
+    if dataset == "aitex" and (Path(data_dir) / "aitex").is_dir() and not below.is_dir():
+        from .aitex import load_aitex  # which draws on this module
+
+        return load_aitex(Path(data_dir) / "aitex", name, seed)
     if below.is_dir() and not (Path(name).is_absolute() or name.startswith(".")):
         category = load_folder(below, name)
         return replace(category, licence=PREPARED.get(dataset, category.licence))

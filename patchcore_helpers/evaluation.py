@@ -11,7 +11,8 @@ from .images import resize_mask
 from .lesson import peak_rss_mb
 from .metrics import au_pro, image_auroc, pixel_auroc
 from .neighbours import ExactSearch
-from .patchcore import PatchCore, image_scores
+from .patchcore import Inspection, PatchCore, image_scores
+from .strips import StripPatchCore, score_tiles, strip_score
 
 
 def test_masks(category, size):
@@ -51,16 +52,20 @@ def evaluate(category, model):
     Parameters
     ----------
     category : Category
-    model : PatchCore
+    model : PatchCore or StripPatchCore
         It is fitted here.
 
     Returns
     -------
     results : dict
         What ``patchcore-course evaluate --json`` prints: settings, counts, image AUROC, pixel AUROC
-        and AU-PRO (None without masks), seconds, and the peak resident memory in MB.
+        and AU-PRO (None without masks), seconds, and the peak resident memory in MB; for strips
+        the tile AUROC, too.
     inspection : Inspection
+        For strips, it holds a list of their stitched maps instead of patch scores.
     """
+    if isinstance(model, StripPatchCore):
+        return evaluate_strips(category, model)
     size = as_size(model.image_size)
     masks = test_masks(category, size)
     start = time.perf_counter()
@@ -71,23 +76,55 @@ def evaluate(category, model):
     pixel, pro = None, None
     if any(mask is not None and mask.any() for mask in masks):
         pixel, pro = pixel_metrics(masks, model.to_maps(inspection.patch_scores))
-    results = {
+    measures = {
+        "image_auroc": image_auroc(category.labels, inspection.scores),
+        "pixel_auroc": pixel,
+        "au_pro": pro,
+    }
+    seconds = fitted - start, scored - fitted
+    return _results(category, model, model.image_size, measures, seconds), inspection
+
+
+def _results(category, model, image_size, measures, seconds):
+    return {
         "category": category.name,
         "backbone": model.backbone,
-        "image_size": model.image_size,
+        "image_size": image_size,
         "coreset_ratio": model.coreset_ratio,
         "n_train": len(category.train),
         "n_test": len(category.test),
         "n_patches": model.n_patches_,
         "bank_size": len(model.memory_bank_),
-        "image_auroc": image_auroc(category.labels, inspection.scores),
-        "pixel_auroc": pixel,
-        "au_pro": pro,
-        "fit_seconds": round(fitted - start, 3),
-        "score_seconds": round(scored - fitted, 3),
+        **measures,
+        "fit_seconds": round(seconds[0], 3),
+        "score_seconds": round(seconds[1], 3),
         "peak_rss_mb": round(peak_rss_mb(), 1),
     }
-    return results, inspection
+
+
+def evaluate_strips(category, model):
+    """As `evaluate`, for a StripPatchCore: at the size of the strips, and by tiles besides.
+
+    A tile is positive if any of its pixels is a defect; tiles that show no cloth are left out, as
+    are those of defective strips without a mask.
+    """
+    start = time.perf_counter()
+    model.fit(category.train)
+    fitted = time.perf_counter()
+    maps = list(model.anomaly_maps(category.test))
+    scores = np.array([strip_score(strip_map) for strip_map in maps])
+    seconds = fitted - start, time.perf_counter() - fitted
+    tiles = score_tiles(category, maps).dropna(subset="label")
+    known = [i for i, sample in enumerate(category.test) if sample.has_mask]
+    masks, known_maps = [category.test[i].mask() for i in known], [maps[i] for i in known]
+    measures = {
+        "image_auroc": image_auroc(category.labels, scores),
+        "tile_auroc": image_auroc(tiles.label.to_numpy(int), tiles.score.to_numpy()),
+        "pixel_auroc": pixel_auroc(masks, known_maps),
+        "au_pro": au_pro(masks, known_maps),
+    }
+    results = _results(category, model.patchcore_, maps[0].shape, measures, seconds)
+    return results, Inspection(scores, maps)
 
 
 def compare_layers(category, choices, **options):

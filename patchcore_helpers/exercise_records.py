@@ -409,3 +409,56 @@ def recall_at_one(answer):
         if not np.isclose(given, right):
             return f"for {n} patches and k={k} it gave {given:.3f}, not {right:.3f}"
     return True
+
+
+@exercise(
+    "07_aitex_tiling",
+    signature="def tile_starts(length, size, stride):",
+    question="Return the list of columns at which tiles of `size` pixels start along a strip of "
+    "`length` pixels, one every `stride`; the last tile is shifted back so that it ends with the "
+    "strip. The strip is at least one tile long.",
+    hint="range(0, length - size, stride) gives all tiles that start before the last one; the last "
+    "one starts at length - size, once.",
+    solution="return [*range(0, length - size, stride), length - size]",
+    wrong=(
+        "return list(range(0, length, stride))",
+        "return list(range(0, length - size + 1, stride))",
+        "return [*range(0, length - size + 1, stride), length - size]",
+        "return [*range(0, length - stride, stride), length - stride]",
+    ),
+)
+def tile_starts(answer):
+    for length, size, stride in [(1000, 256, 256), (512, 256, 128), (256, 256, 64), (300, 100, 70)]:
+        right, start = [], 0
+        while start + size < length:
+            right.append(start)
+            start += stride
+        right.append(length - size)
+        given = answer(length, size, stride)
+        if list(given) != right:
+            return f"for length {length}, size {size}, stride {stride}: {given}, not {right}"
+    return True
+
+
+@exercise(
+    "07_aitex_tiling",
+    signature="def tile_label(mask, x, y, size):",
+    question="`mask` is a bool array of shape (height, width): the defect pixels of a strip. "
+    "Return 1 if the tile that starts at column x and row y shows any of them, else 0.",
+    hint="Rows come first: mask[y : y + size, x : x + size]. `any()` asks for a single pixel.",
+    solution="return int(mask[y : y + size, x : x + size].any())",
+    wrong=(
+        "return int(mask[x : x + size, y : y + size].any())",
+        "return int(mask[y : y + size, x : x + size].mean() > 0.5)",
+        "return int(mask[y, x])",
+        "return int(mask[y : y + size, x : x + size].all())",
+    ),
+)
+def tile_label(answer):
+    mask = np.zeros((64, 200), bool)
+    mask[10:12, 100:103] = True
+    for x, y, size, right in [(64, 0, 64, 1), (0, 0, 64, 0), (103, 0, 64, 0), (40, 0, 61, 1)]:
+        given = answer(mask.copy(), x, y, size)
+        if given != right:
+            return f"for the tile at x={x}, y={y} of size {size} it gave {given}, not {right}"
+    return True

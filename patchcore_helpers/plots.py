@@ -383,6 +383,53 @@ def tile_and_patch(strip, tile, cell):
     return figure
 
 
+def strip_tiles(strip, positions, cloth):
+    """A strip with its tiles; those that show no cloth are crossed out.
+
+    Parameters
+    ----------
+    strip : uint8 array of shape (height, width)
+    positions : DataFrame with the columns x, y, width, height
+    cloth : array of float, shape (tiles,)
+    """
+    figure, ax = plt.subplots(figsize=(11, 1.3))
+    ax.imshow(strip, cmap="gray", vmin=0, vmax=255)
+    for n, (p, share) in enumerate(zip(positions.itertuples(), cloth, strict=True)):
+        inset = 8 + 8 * (n % 2)  # tiles that overlap stay apart
+        box = (p.x + inset, p.y + inset, p.x + p.width - inset, p.y + p.height - inset)
+        _box(ax, box, ORANGE if share else "0.5")
+        if not share:
+            ax.plot(box[::2], box[1::2], color="0.5", lw=1)
+    ax.set_axis_off()
+    return figure
+
+
+def strip_maps(strips, maps, titles, limits, marks=()):
+    """Strips one below the other, each with its stitched anomaly map over it.
+
+    Parameters
+    ----------
+    strips : list of samples or uint8 arrays
+    maps : list of arrays of shape (height, width)
+    titles : list of str
+    limits : (low, high)
+        See `overlay`.
+    marks : list of lists of (left, top, right, bottom), optional
+        Boxes to draw, pixels, one list for each strip.
+    """
+    figure, axes = plt.subplots(len(strips), 1, figsize=(11, 1.12 * len(strips)), squeeze=False)
+    for n, (ax, strip, values, title) in enumerate(
+        zip(axes.flat, strips, maps, titles, strict=True)
+    ):
+        image = strip.read() if isinstance(strip, Sample) else read_image(strip)
+        scale = overlay(ax, image, values, limits)
+        ax.set_title(title, fontsize=9, loc="left", pad=2)
+        for box in marks[n] if marks else ():
+            _box(ax, box)
+    figure.colorbar(scale, ax=axes, label="anomaly map (no unit)", aspect=14)
+    return figure
+
+
 def layer_scores(table, measures):
     """One dot per layer choice and measure, a panel per measure.
 

@@ -25,7 +25,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from .datasets import PREPARED, load_folder, load_visa, safe_path
+from .aitex import oddities
+from .datasets import PREPARED, Category, Sample, load_folder, load_visa, safe_path
 from .errors import CourseError
 from .images import EXTENSIONS, read_image, read_mask
 
@@ -45,6 +46,11 @@ def count_visa(category):
     return train + good, defective
 
 
+def images_below(folder):
+    paths = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in EXTENSIONS)
+    return [Sample(path) for path in paths]
+
+
 @dataclass(frozen=True)
 class DataSet:
     """What is known of a data set before it is there.
@@ -62,6 +68,8 @@ class DataSet:
         (root, category name) -> Category.
     count : callable
         Category -> tuple of int, by `columns`.
+    notes : callable or None
+        root -> list of str, what is odd about the files. Such a data set is prepared as a whole.
     """
 
     published: dict
@@ -70,6 +78,7 @@ class DataSet:
     shared: str
     read: Callable
     count: Callable
+    notes: Callable | None = None
 
     def place(self, path):
         """A file's path below the data set and its category ("" if shared), or (None, None)."""
@@ -122,6 +131,15 @@ DATA_SETS = {
         shared=rf"{CREDITS}|split_csv/{TEXT}",
         read=load_visa,
         count=count_visa,
+    ),
+    "aitex": DataSet(  # its three folders take the place of categories
+        published={"NODefect_images": (140,), "Defect_images": (105,), "Mask_images": ()},
+        columns=("images",),
+        files=rf"([^/.][^/]*/)?{IMAGE}",
+        shared=CREDITS,
+        read=lambda root, name: Category(name, images_below(Path(root) / name), []),
+        count=lambda category: (len(category.train),),
+        notes=oddities,
     ),
 }
 
@@ -307,6 +325,8 @@ def verify(data, source, part, wanted, progress):
     """Read every image; returns the counts by category, or names the files that are no good."""
     found = {path.name for path in part.iterdir()}
     missing = [name for name in wanted if name not in found]
+    if missing and data.notes:
+        raise CourseError(f"{source}: has no {', '.join(missing)}; keep the names of the folders")
     if missing:
         there = ",".join(name for name in wanted if name in found) or "those it has"
         raise CourseError(
@@ -336,6 +356,11 @@ def verify(data, source, part, wanted, progress):
             f"{source}: {len(wrong)} files are damaged or unmatched: {named}{more}; "
             "download it again, or leave the category out with --categories"
         )
+    if data.notes and len(wanted) == len(data.published):
+        try:
+            data.notes(part)
+        except CourseError as error:
+            raise CourseError(str(error).replace(str(part), str(source))) from None
     return {name: data.count(category) for name, category in categories.items()}
 
 
@@ -435,6 +460,8 @@ def prepare(dataset, source, data_dir="data", categories=None, progress=False):
             f"--categories: {', '.join(map(repr, unknown)) or 'none'} is not in {dataset}; "
             f"known are {', '.join(data.published)}"
         )
+    if data.notes and len(categories) < len(data.published):
+        raise CourseError(f"--categories: {dataset} is prepared as a whole; leave it out")
     if not (source.is_file() or source.is_dir()):
         raise CourseError(f"{source}: no such archive or folder")
     target, part = data_dir / dataset, data_dir / f".{dataset}.part"
@@ -458,7 +485,8 @@ def prepare(dataset, source, data_dir="data", categories=None, progress=False):
     published = [data.published[name] for name in categories]
     table["published"] = ["/".join(map(str, numbers)) for numbers in published]
     table["differs"] = [
-        counts[name] != numbers for name, numbers in zip(categories, published, strict=True)
+        bool(numbers) and counts[name] != numbers
+        for name, numbers in zip(categories, published, strict=True)
     ]
     return table, passed_over
 
@@ -483,6 +511,9 @@ def command(args):
     )
     if passed_over:
         print(f"{passed_over} files passed over, they are not part of the data set's layout")
+    if notes := DATA_SETS[args.dataset].notes:
+        odd = notes(Path(args.data_dir, args.dataset))
+        print("\n".join([f"{len(odd)} oddities:", *(f"  {line}" for line in odd)]))
     five = table[table["category"].isin(FIVE)]
     if args.dataset == "mvtec_ad" and len(five):
         train, good, defective = five[[*DATA_SETS["mvtec_ad"].columns]].sum()

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from tqdm.auto import tqdm
 
+from .aitex import FABRICS
 from .datasets import ELPV_LICENCE, Category, Sample, _load_elpv
 from .errors import CourseError
 from .files import sha256
@@ -333,6 +335,68 @@ def fabric(weave, height=256, width=256, seed=0, defect=None, margin=0, selvage=
 
     image = np.clip(np.rint(photograph()), 0, 255).astype(np.uint8)
     return _exact(image, faulty) if defect else (image, np.zeros(shape, bool))
+
+
+# Fabrics of AITEX that are rendered: weave, width of the margin and of the selvage as shares of the
+# strip; and the code of each defect there, of which a hole has none and takes that of a weft crack.
+STRIPS = {"00": ("plain", 0.29, 0.01), "01": ("twill", 0.1, 0.006), "04": ("satin", 0, 0)}
+CODES = dict(zip(FABRIC_DEFECTS, ("006", "010", "027", "029", "036", "023"), strict=True))
+
+
+def render_aitex(
+    folder, seed=0, fabrics=("00", "04"), clean=20, defective=6, size=(256, 4096), progress=False
+):
+    """Write rendered strips in the layout, names and mask conventions of AITEX.
+
+    Parameters
+    ----------
+    folder : path
+        It is made if need be, with ``aitex/`` below it: it is then a `data_dir`.
+    seed : int from 0
+    fabrics : sequence of str
+        Some of `STRIPS`.
+    clean, defective : int
+        Strips of each fabric; the defects take turns.
+    size : (height, width), pixels
+    progress : bool
+
+    Returns
+    -------
+    Path
+        `folder`, in which ``load_category("aitex/00", data_dir=folder)`` finds the first fabric.
+
+    Raises
+    ------
+    CourseError
+        For an unknown fabric, a bad seed, or a folder that cannot be written.
+    """
+    root, jobs, number = Path(folder) / "aitex", [], 0
+    for name in fabrics:
+        _known("fabrics", name, STRIPS)
+        jobs += [(name, f"{n + 1:04}_000_{name}", None, n) for n in range(clean)]
+        for n in range(defective):
+            number, kind = number + 1, list(CODES)[n % len(CODES)]
+            jobs.append((name, f"{number:04}_{CODES[kind]}_{name}", kind, n))
+    try:
+        for part in ("Defect_images", "Mask_images"):
+            (root / part).mkdir(parents=True, exist_ok=True)
+        for name, stem, kind, n in tqdm(jobs, "rendering", unit=" strips", disable=not progress):
+            weave, *shares = STRIPS[name]
+            numbers = (*_seeds(seed), int(name), int(kind is not None), n)
+            wider = 1 + 0.1 * np.random.default_rng(numbers).uniform(-1, 1)
+            edges = [round(wider * share * size[1]) for share in shares]
+            image, mask = fabric(weave, *size, numbers, kind, *edges)
+            place = root / "Defect_images" if kind else root / "NODefect_images" / FABRICS[name]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / f"{stem}.png")
+            if kind:
+                mask = Image.fromarray(np.uint8(255) * mask)
+                mask.save(root / "Mask_images" / f"{stem}_mask.png")
+    except OSError as error:
+        raise CourseError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+    return Path(folder)
 
 
 def _plant_scar(rng, image, donor, x, y):
