@@ -312,7 +312,8 @@ def draw(frame, path):
     axes[0].set_xticks(sizes, [f"{n:,}" for n in sizes])
     axes[0].set(xlabel="patch vectors N, 1 % of them chosen", ylabel="seconds")
     axes[1].set(xlabel=f"picks k from {main.n.max():,} vectors")
-    axes[0].legend(fontsize=8)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
