@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,scale,dev]'
 	@touch $@
 
 course: setup  ## run all notebooks end to end on the embedded data, into output/
@@ -38,6 +38,8 @@ bench: setup  ## measure the timed claims side by side; about an hour on an idle
 	cd benchmarks && ../$(BIN)/python extraction.py
 	cd benchmarks && ../$(BIN)/python sliders.py
 	cd benchmarks && ../$(BIN)/python coreset.py
+	cd benchmarks && ../$(BIN)/python predict.py
+	cd benchmarks && ../$(BIN)/python scale.py
 
 full: setup  ## run the experiments on MVTec AD, VisA and AITEX; data/README.md says how to get them
 	$(BIN)/patchcore-course run 1 4 5 6 7 --profile full --output output/full --timeout 86400

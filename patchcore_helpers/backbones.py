@@ -317,6 +317,44 @@ def _load_strictly(network, state, path):
         ) from None
 
 
+def find_weights(name, weights=None):
+    """Where a backbone's weights come from, without building the network.
+
+    Parameters
+    ----------
+    name, weights : see `load_backbone`
+
+    Returns
+    -------
+    path : Path or None
+    digest : str
+        SHA-256 of the file, or "random".
+    source : str
+    """
+    recipe = find_recipe(name)
+    if weights == "random":
+        return None, "random", "random weights"
+    if weights is not None:
+        path, source = Path(weights), "own file"
+    elif recipe.package:
+        path, source = _packaged_file(name, recipe), f"package {recipe.package}"
+    else:
+        path, source = hub_file(name, recipe), f"hub {recipe.timm_name}"
+    try:
+        return path, sha256_of(path), source
+    except FileNotFoundError:
+        raise CourseError(f"{path}: no such weights file") from None
+    except OSError as error:
+        reason = f"{path}: not a readable weights file ({error.strerror}); give a safetensors file"
+        raise CourseError(reason) from None
+
+
+def parameter_count(name):
+    """How many numbers a network has; nothing of that size is allocated."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in _create(find_recipe(name).timm_name).parameters())
+
+
 def load_backbone(name="efficientnet_lite0", layers=None, weights=None):
     """Build a frozen backbone.
 
@@ -347,23 +385,15 @@ def load_backbone(name="efficientnet_lite0", layers=None, weights=None):
     [(1, 40, 32, 32), (1, 112, 16, 16)]
     """
     recipe = find_recipe(name)
+    path, digest, source = find_weights(name, weights)
     network = _create(recipe.timm_name)
-    if weights == "random":
-        digest, source = "random", "random weights"
-    else:
-        if weights is not None:
-            path, source = Path(weights), "own file"
-            state = read_state(path)
-        elif recipe.package:
-            path, source = _packaged_file(name, recipe), f"package {recipe.package}"
-            if path.suffix == ".onnx":
-                state = read_converted(path, recipe.sha256)
-            else:
-                state = _rename_in_order(read_state(path), network)
+    if path is not None:
+        packaged = weights is None and recipe.package
+        if packaged and path.suffix == ".onnx":
+            state = read_converted(path, recipe.sha256)
         else:
-            path, source = hub_file(name, recipe), f"hub {recipe.timm_name}"
             state = read_state(path)
-        digest = sha256_of(path)
+            state = _rename_in_order(state, network) if packaged else state
         network = _load_strictly(network, state, path)
     network.eval().requires_grad_(False)
     is_vit = hasattr(network, "blocks") and hasattr(network, "patch_embed")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,8 @@ class FeatureCache:
             yield [m.view(extractor.dtype) for m in batch]
 
     def _compute(self, extractor, items, paths, stored):
-        parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
+        own = uuid.uuid4().hex  # a process number is not: threads share it, and so may machines
+        parts = [path.with_name(f".{path.name}.{own}.part") for path in paths]
         files, start = [], 0
         try:
             for batch in extractor.compute_maps(items):

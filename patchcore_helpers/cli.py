@@ -3,8 +3,11 @@
 import argparse
 import importlib
 import json
+import os
 import sys
 import warnings
+from contextlib import nullcontext
+from pathlib import Path
 
 from .errors import CourseError
 
@@ -57,7 +60,8 @@ def evaluate(args):
     from .datasets import load_category
     from .evaluation import evaluate
 
-    category = load_category(args.category, data_dir=args.data_dir, seed=args.seed)
+    where = {"data_dir": args.data_dir, "seed": args.seed, "good": args.good}
+    category = load_category(args.category, **where)
     if category.name.startswith("aitex/"):
         from .strips import SETTINGS, StripPatchCore
 
@@ -80,12 +84,48 @@ def evaluate(args):
     return 0
 
 
+def new(args):
+    """Fit on a folder of images and write a report beside it."""
+    from .report import new_report, one_line
+
+    given = {k: getattr(args, k) for k in ("good", "false_alarm_rate", "seed", "pictures")}
+    model = model_from(args, random_state=args.seed)
+    page, summary, notes = new_report(args.folder, args.output, model=model, **given)
+    for note in notes:
+        print(note, file=sys.stderr)
+    print(one_line(page), *summary, sep="\n")
+    return 0
+
+
+def predict(args):
+    """Judge images by a saved memory bank; 1 if some could not be read."""
+    from .files import refuse_inside, whole_folder
+    from .patchcore import PatchCore
+    from .report import find_images, print_verdicts
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = PatchCore.load(args.bank, args.weights)
+    for warning in caught:
+        if str(warning.message).startswith(args.bank):
+            print(f"patchcore-course: warning: {warning.message}", file=sys.stderr)
+    paths = list(find_images(args.images))
+    for name in args.images if args.output else ():
+        if Path(name).is_dir():
+            refuse_inside(args.output, name)
+    with whole_folder(args.output) if args.output else nullcontext() as output:
+        bad = print_verdicts(model, paths, args.json, output)
+    if bad:
+        print(f"patchcore-course: {bad} of {len(paths)} images were not read", file=sys.stderr)
+    return 1 if bad else 0
+
+
 def list_known(args):
     """Print the categories and backbones that are known by name."""
     from .backbones import REGISTRY
     from .datasets import category_names
 
-    print("categories (or a folder in the MVTec AD layout):")
+    print("categories (or a folder of images):")
     for name in category_names():
         print(f"  {name}")
     print("backbones (or any timm model name):")
@@ -145,10 +185,29 @@ def build_parser(arguments=()):
     one.add_argument("category", metavar="CATEGORY", help="elpv/mono, elpv/poly, or a folder")
     one.add_argument("--data-dir", default="data", metavar="DIR", help="folder of data sets (data)")
     one.add_argument("--seed", type=int, default=0, help="of the split and the coreset (0)")
+    one.add_argument("--good", metavar="NAME", help="sub-folder of a folder's normal images")
     one.add_argument("--json", action="store_true", help="print one object on a single line")
     one.add_argument("--no-cache", action="store_true", help="compute all features anew")
     add_model_arguments(one)
     one.set_defaults(function=evaluate)
+
+    own = commands.add_parser("new", help="fit on a folder of images and write a report")
+    own.add_argument("folder", metavar="FOLDER", help="with good/ and bad/, or as MVTec AD")
+    own.add_argument("--good", metavar="NAME", help="the sub-folder of the normal images, or .")
+    own.add_argument("--output", metavar="DIR", help="of the report (./FOLDER_report)")
+    own.add_argument("--false-alarm-rate", type=float, default=0.05, metavar="0.05")
+    own.add_argument("--seed", type=int, default=0, help="of the split and the coreset (0)")
+    own.add_argument("--pictures", type=int, default=60, metavar="60", help="heat maps at most")
+    add_model_arguments(own)
+    own.set_defaults(function=new)
+
+    judge = commands.add_parser("predict", help="judge images by a saved memory bank")
+    judge.add_argument("bank", metavar="BANK", help="bank.safetensors of a report")
+    judge.add_argument("images", nargs="+", metavar="IMAGE", help="or a folder: all below it")
+    judge.add_argument("--output", metavar="DIR", help="also write heat maps and scores.csv there")
+    judge.add_argument("--json", action="store_true", help="print one object a line")
+    judge.add_argument("--weights", metavar="FILE", help="your own, if the bank was made with them")
+    judge.set_defaults(function=predict)
 
     fetch = commands.add_parser("fetch-weights", help="bring weights into the hub's cache")
     fetch.add_argument("backbones", nargs="+", metavar="BACKBONE")
@@ -164,12 +223,17 @@ def build_parser(arguments=()):
 
 
 def main(arguments=None):
-    """Run the command; returns the exit status: 0 done, 2 bad input."""
+    """Run the command; returns the exit status: 0 done, 1 in part, 2 bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = build_parser(arguments).parse_args(arguments)
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        return args.function(args)
+        status = args.function(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read it, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except CourseError as error:
         print(f"patchcore-course: error: {error}", file=sys.stderr)
         return 2

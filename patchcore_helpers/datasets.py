@@ -4,13 +4,14 @@ import importlib.util
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from .errors import CourseError
-from .images import image_files, read_image, read_mask
+from .images import EXTENSIONS, image_files, read_image, read_mask
 
 
 @dataclass(frozen=True)
@@ -204,18 +205,86 @@ def _find_mask(masks, image):
     return next((masks[stem] for stem in wanted if stem in masks), None)
 
 
-def load_folder(folder, name=None):
-    """Read a folder in the MVTec AD layout.
+GOOD_NAMES = ("good", "ok", "normal")
+LOOSE, EMPTY = "loose in the folder, outside its sub-folders", "empty files"
+FOREIGN = "files that are not png, jpg, jpeg, bmp, tif or tiff"
 
-    ``train/good/*``, ``test/<defect>/*`` (``test/good`` for normal ones) and, optionally,
-    ``ground_truth/<defect>/<name>_mask.png``. Images may be png, jpg, jpeg, bmp, tif or tiff in any
-    case.
+
+def _is_seen(path, folder):
+    """Whether a file or folder below `folder` is neither hidden nor a mask."""
+    parts = path.relative_to(folder).parts
+    return not any(part.startswith(".") or part == "ground_truth" for part in parts)
+
+
+def _load_side_by_side(folder, name, good, seed):
+    """Normal and defective images in sub-folders next to each other; see `load_folder`."""
+    kinds = sorted(p.name for p in folder.iterdir() if p.is_dir() and _is_seen(p, folder))
+    wanted = (str(good).lower(),) if good else GOOD_NAMES
+    normal_kinds = [kind for kind in (".", *kinds) if kind.lower() in wanted]
+    if not normal_kinds:
+        raise CourseError(
+            f"{folder}: has no {'' if good else 'train/good folder, and no '}sub-folder named "
+            f"{', '.join(wanted)} (sub-folders: {', '.join(kinds) or 'none'}; loose images: "
+            f"{len(image_files(folder))}); name the one with the normal images: --good NAME, "
+            "or --good . for the loose ones"
+        )
+    normal, defective, left_out, masks_in = [], [], Counter(), cache(_masks_by_stem)
+    for kind in (".", *kinds):
+        below = folder.iterdir() if kind == "." else (folder / kind).rglob("*")
+        for path in sorted(p for p in below if p.is_file() and _is_seen(p, folder)):
+            if path.suffix.lower() not in EXTENSIONS:
+                left_out[FOREIGN] += 1
+            elif kind == "." and kind not in normal_kinds:
+                left_out[LOOSE] += 1
+            elif path.stat().st_size == 0:
+                left_out[EMPTY] += 1
+            elif kind in normal_kinds:
+                normal.append(Sample(path))
+            else:
+                masks = masks_in(folder / "ground_truth" / path.parent.relative_to(folder))
+                defective.append(Sample(path, 1, kind, _find_mask(masks, path)))
+    n = len(normal)
+    if n < 2 or n + len(defective) < 3:
+        raise CourseError(
+            f"{folder}: {n} normal images in {', '.join(normal_kinds)} and {len(defective)} "
+            "defective ones are too few; give at least 3 normal ones"
+        )
+    # 19 scores are what a threshold for 5 % false alarms takes.
+    calibration = max(1, min(max(round(n / 5), 19), n // 3))
+    test = max(1, round(n / 5)) if n > 2 else 0
+    order = np.random.default_rng(seed).permutation(n)
+    parts = np.split(order, [test, test + calibration])
+    for_test, for_calibration, for_train = ([normal[i] for i in sorted(part)] for part in parts)
+    return Category(name, for_train, for_test + defective, for_calibration, dict(left_out))
+
+
+def load_folder(folder, name=None, *, good=None, seed=0):
+    """Read a folder of images, in the MVTec AD layout or with good and bad ones side by side.
+
+    MVTec AD: ``train/good/*``, ``test/<defect>/*`` (``test/good`` for normal ones) and, optionally,
+    ``ground_truth/<defect>/<name>_mask.png``. It is taken where there is a folder ``train/good``
+    and `good` is not given.
+
+    Side by side: sub-folders named good, ok or normal (in any case) hold the normal images, every
+    other sub-folder is a kind of defect; folders below them belong to them. Without defects, all
+    test images are normal. Masks, if any, are below ``ground_truth/`` as above. The normal images
+    are split by a seeded shuffle into about 60 % for training, 20 % for calibration and 20 % for
+    the test; up to a third goes to calibration where it has less than the 19 images that a
+    false-alarm rate of 5 % takes. What is passed over, such as images outside the sub-folders and
+    empty files, is counted in `Category.left_out`.
+
+    Images may be png, jpg, jpeg, bmp, tif or tiff in any case, and of different sizes. Hidden
+    files and folders do not count.
 
     Parameters
     ----------
     folder : path
     name : str, optional
         The category's name; the folder's own by default.
+    good : str, optional
+        The sub-folder of the normal images; "." for those that lie directly in `folder`.
+    seed : int
+        Of the split.
 
     Returns
     -------
@@ -224,19 +293,18 @@ def load_folder(folder, name=None):
     Raises
     ------
     CourseError
-        If the folder, ``train/good`` or ``test`` is missing or holds no image.
+        If the folder is missing, no sub-folder is known to hold normal images, there are fewer
+        than 3 images, or ``train/good`` or ``test`` holds none.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise CourseError(f"{folder}: no such folder")
-    good = folder / "train" / "good"
-    if not good.is_dir():
-        raise CourseError(
-            f"{folder}: has no train/good folder; put the normal training images there"
-        )
-    train = [Sample(path) for path in image_files(good)]
+    in_train = folder / "train" / "good"
+    if good or not in_train.is_dir():
+        return _load_side_by_side(folder, name or folder.resolve().name, good, seed)
+    train = [Sample(path) for path in image_files(in_train)]
     if not train:
-        raise CourseError(f"{good}: holds no image (png, jpg, jpeg, bmp, tif, tiff)")
+        raise CourseError(f"{in_train}: holds no image (png, jpg, jpeg, bmp, tif, tiff)")
     test = []
     kinds = sorted(
         p for p in (folder / "test").glob("*") if p.is_dir() and not p.name.startswith(".")
@@ -351,18 +419,22 @@ def category_names():
     return ["elpv/mono", "elpv/poly", *RENDERED]
 
 
-def load_category(name, *, data_dir="data", seed=0):
+def load_category(name, *, data_dir="data", seed=0, good=None):
     """Find a category by name or folder.
 
     Parameters
     ----------
     name : str or path
         One of `category_names`, a path below `data_dir` such as "mvtec_ad/bottle",
-        "visa/candle" or "aitex/04", or a folder in the MVTec AD layout.
+        "visa/candle" or "aitex/04", or a folder of your own, see `load_folder`.
     data_dir : path
         The folder that holds ``mvtec_ad/`` and other data sets.
     seed : int
-        Drives the split of data sets that come without one (ELPV, AITEX), and what is rendered.
+        Drives the split of data sets that come without one (ELPV, AITEX, folders with good and bad
+        images side by side), and what is rendered.
+    good : str, optional
+        Of a folder: the sub-folder of its normal images, or "."; ``folder::good`` as the name says
+        the same in one word.
 
     Returns
     -------
@@ -377,6 +449,12 @@ def load_category(name, *, data_dir="data", seed=0):
     name = str(name)
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         raise CourseError(f"seed={seed!r}: give a whole number from 0")
+    if good is None and "::" in name and not Path(name).exists():
+        name, _, good = name.rpartition("::")
+    below = Path(data_dir) / name
+    is_below = below.is_dir() and not (Path(name).is_absolute() or name.startswith("."))
+    if good:
+        return load_folder(*((below, name) if is_below else (name,)), good=good, seed=seed)
     if name in ("elpv/mono", "elpv/poly"):
         return _load_elpv(name, seed)
     from .rendering import RENDERED
@@ -384,7 +462,6 @@ def load_category(name, *, data_dir="data", seed=0):
     if name in RENDERED:
         return RENDERED[name](name, seed)
     dataset, _, below_it = name.partition("/")
-    below = Path(data_dir) / name
     visa = Path(data_dir) / "visa"
     if dataset == "visa" and ((visa / "split_csv").is_dir() or (below / "Data").is_dir()):
         return replace(load_visa(visa, below_it), licence=PREPARED[dataset])
@@ -392,11 +469,11 @@ def load_category(name, *, data_dir="data", seed=0):
         from .aitex import load_aitex  # which draws on this module
 
         return load_aitex(Path(data_dir) / "aitex", name, seed)
-    if below.is_dir() and not (Path(name).is_absolute() or name.startswith(".")):
-        category = load_folder(below, name)
+    if is_below:
+        category = load_folder(below, name, seed=seed)
         return replace(category, licence=PREPARED.get(dataset, category.licence))
     if Path(name).is_dir():
-        return load_folder(name)
+        return load_folder(name, seed=seed)
     if dataset in PREPARED:
         raise CourseError(
             f"{name}: not found below --data-dir ({data_dir}); prepare it: "
@@ -404,5 +481,5 @@ def load_category(name, *, data_dir="data", seed=0):
         )
     raise CourseError(
         f"{name}: no such category or folder; known categories: {', '.join(category_names())}, "
-        f"a name below --data-dir ({data_dir}), or a folder in the MVTec AD layout"
+        f"a name below --data-dir ({data_dir}), or a folder of images"
     )

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
-import threading
+import shutil
+import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import CourseError
@@ -18,7 +20,7 @@ def write_atomically(path, content):
     ----------
     path : str or Path
         The folder must exist.
-    content : bytes or str
+    content : bytes, buffer or str
         Text is written as UTF-8.
 
     Returns
@@ -37,7 +39,7 @@ def write_atomically(path, content):
     path = Path(path)
     if isinstance(content, str):
         content = content.encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -47,6 +49,72 @@ def write_atomically(path, content):
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+MANIFEST = ".patchcore-course"
+
+
+@contextmanager
+def whole_folder(path):
+    """A folder that appears whole or not at all; yields a temporary one beside it to write into.
+
+    At the end that one takes the name. An earlier folder made this way gives way to it, unless
+    files are there that it was not made with.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    CourseError
+        If there is something else of that name, or it cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with whole_folder(Path(tempfile.mkdtemp()) / "made" / "here") as folder:
+    ...     _ = (folder / "a.txt").write_text("whole")
+    """
+    path = Path(os.path.abspath(path))
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise CourseError(f"{path}: is not a folder; choose another --output")
+    foreign = set(os.listdir(path)) if path.exists() else set()
+    if MANIFEST in foreign:
+        known = (path / MANIFEST).read_text("utf-8").split("\n")
+        foreign = {*_files_below(path)} - {MANIFEST, *known}
+    if foreign:
+        raise CourseError(
+            f"{path}: holds {min(foreign)!r}, which this command has not made; "
+            "move it away or choose another --output"
+        )
+    temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{x}") for x in ("part", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        (temporary / MANIFEST).write_text("\n".join(_files_below(temporary)), "utf-8")
+        if path.exists():
+            os.replace(path, aside)
+        os.replace(temporary, path)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CourseError(f"{path}: cannot be written ({error.strerror}); name another") from None
+    finally:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        for left in (temporary, aside):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _files_below(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def refuse_inside(output, folder):
+    """A `CourseError` if `output` lies in `folder`, which is the user's and stays as it is."""
+    if Path(output).resolve().is_relative_to(Path(folder).resolve()):
+        raise CourseError(f"{output}: lies in {folder}, which is left alone; give another --output")
 
 
 def sha256(*parts):

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from .errors import CourseError
 
-ENTRIES = 2**24  # numbers per block (64 MB): memory stays flat whatever the size of the bank
+ENTRIES = 2**22  # numbers per block (16 MB, near the caches): memory stays flat for any bank
 LIMITS = {"bits": (1, 16), "links": (2, 512), "random_state": (0, 2**32 - 1)}
 IVF, PQ = {"n_clusters": None, "nprobe": 8}, {"m": 8, "bits": 8}
 SETTINGS = {kind: {} for kind in ("exact", "sklearn", "flat")} | {

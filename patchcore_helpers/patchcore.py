@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
@@ -10,23 +11,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from scipy import stats
 from scipy.ndimage import gaussian_filter
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .backbones import load_backbone
+from .backbones import find_weights, load_backbone, parameter_count
+from .bank_file import OWN_WEIGHTS, PARAMETERS, VERSIONED, digest_of, read_bank
 from .cache import FeatureCache
 from .coreset import SAMPLERS
 from .errors import CourseError
 from .features import Extractor, as_size
-from .files import sha256, write_atomically
+from .files import write_atomically
 from .neighbours import check_patches, make_search
 
+REWEIGHT_NEIGHBOURS = 9  # b in Eq. 7
 IMAGE_SCORES = ("max", "mean", "top1_percent", "reweighted")
 METRICS = ("l2", "cosine")
-REWEIGHT_NEIGHBOURS = 9  # b in Eq. 7
+LARGEST_RANDOM = 10**8  # parameters of a network that a file may have us fill with random numbers
 NEED_A_FIT = (
     *("backbone", "layers", "weights", "image_size", "aggregation", "neighbourhood"),
     *("metric", "search"),
@@ -126,6 +129,13 @@ class PatchCore(BaseEstimator):
         Of patches in an image; set by `fit`.
     threshold_ : float
         Set by `calibrate`.
+
+    Notes
+    -----
+    `fit` takes all images for normal and does not look at labels. For `cross_val_score` or
+    `GridSearchCV`, give the images as an object array, the labels as y, a `cv` whose training parts
+    hold normal images only, and as `scoring` a function (model, images, labels), such as the image
+    AUROC of ``model.score(images)``; tests/test_contract.py shows it.
 
     Examples
     --------
@@ -272,6 +282,22 @@ class PatchCore(BaseEstimator):
         -------
         Inspection
         """
+        parts = list(self.iter_inspect(images))
+        return Inspection(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+    def iter_inspect(self, images):
+        """Score images batch by batch, in memory that does not grow with their number.
+
+        Parameters
+        ----------
+        images : sequence of samples, paths, PIL images or uint8 arrays
+            Read a batch or two before they are scored.
+
+        Yields
+        ------
+        Inspection
+            Of the next `batch_size` images; the last batch may be smaller.
+        """
         check_is_fitted(self, "search_")
         self._check_parameters()
         if changed := [n for n, old in self.fitted_with_.items() if repr(getattr(self, n)) != old]:
@@ -279,7 +305,6 @@ class PatchCore(BaseEstimator):
         images = list(images)
         if not images:
             raise CourseError("no images: give at least one")
-        scores, patch_scores = [], []
         for batch in self.extractor_.patches(images, self._label("score")):
             vectors = self._vectors(batch.numpy())
             l2, rows = self.search_.query(vectors, self.n_neighbors)
@@ -288,11 +313,10 @@ class PatchCore(BaseEstimator):
             if self.image_score == "reweighted":
                 per_image = vectors.reshape(len(batch), -1, vectors.shape[1])
                 nearest = rows[:, 0].reshape(len(batch), -1)
-                scores.append(self._reweighted(values.reshape(len(batch), -1), per_image, nearest))
+                scores = self._reweighted(values.reshape(len(batch), -1), per_image, nearest)
             else:
-                scores.append(image_scores(values, self.image_score))
-            patch_scores.append(values)
-        return Inspection(np.concatenate(scores), np.concatenate(patch_scores))
+                scores = image_scores(values, self.image_score)
+            yield Inspection(scores, values)
 
     def _reweighted(self, values, vectors, nearest):
         """Eq. 7: the largest patch score, times one minus the softmax share of its nearest row
@@ -353,24 +377,25 @@ class PatchCore(BaseEstimator):
 
         For the searches "ivf_pq" and "ivf_pq_fast" the file holds the codes and codebooks, and not
         the rows that they stand for, unless image_score is "reweighted". "ivf_pq_refined" keeps
-        both. For all others `load` makes the index from the rows again, with the same seed.
+        both. For all others `load` makes the index from the rows again, with the same seed. The
+        file says which weights and versions it was made with, but not where a weights file lay.
         """
         check_is_fitted(self, "search_")
         tensors = dict(self.search_.arrays)
         needed = self.search_.keeps_bank or not tensors or self.image_score == "reweighted"
         if needed and hasattr(self, "memory_bank_"):
             tensors["memory_bank"] = self.memory_bank_
-        made_with = {name: version(name) for name in ("torch", "timm", "patchcore-helpers")}
+        parameters = {k: v for k, v in self.get_params().items() if k in PARAMETERS}
+        if parameters["weights"] not in (None, "random"):
+            parameters["weights"] = OWN_WEIGHTS
         about = {
-            "parameters": {
-                k: v for k, v in self.get_params().items() if k not in ("cache", "progress")
-            },
+            "parameters": parameters,
             "weights_hash": self.extractor_.backbone.weights_hash,
             "precision": self.extractor_.precision,
             "n_patches": self.n_patches_,
-            "digest": _digest(tensors),
+            "digest": digest_of(tensors),
             "threshold": getattr(self, "threshold_", None),
-            "made_with": made_with,
+            "made_with": {name: version(name) for name in VERSIONED},
         }
         content = save(
             {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()},
@@ -384,8 +409,18 @@ class PatchCore(BaseEstimator):
             ) from None
 
     @classmethod
-    def load(cls, path):
-        """Read a memory bank written by `save`; no code in the file is ever run.
+    def load(cls, path, weights=None):
+        """Read a memory bank written by `save`.
+
+        No code in the file is ever run, and nothing in it is believed before it is checked; it can
+        make us open no other file. Warns where it was made with other versions of torch, timm or
+        this package.
+
+        Parameters
+        ----------
+        path : path
+        weights : path, optional
+            The checkpoint that the bank was made with, where that was a file of one's own.
 
         Raises
         ------
@@ -396,44 +431,56 @@ class PatchCore(BaseEstimator):
         if not Path(path).is_file():
             raise CourseError(f"{path}: no such memory bank file")
         try:
-            with safe_open(path, "pt") as file:
-                about = json.loads(file.metadata()["patchcore"])
-                tensors = {name: file.get_tensor(name).numpy() for name in list(file.keys())}
-            parameters = dict(about["parameters"])
-            for name in ("layers", "image_size"):
-                if isinstance(parameters[name], list):
-                    parameters[name] = tuple(parameters[name])
-            model = cls(**parameters)
-            weights_hash, n_patches = about["weights_hash"], int(about["n_patches"])
-            threshold, precision = about["threshold"], about["precision"]
-            if _digest(tensors) != about["digest"]:
-                raise ValueError("its rows are damaged")
+            about, tensors = read_bank(path)
+            model = cls(**about["parameters"])
+            model._check_parameters()
             bank = tensors.pop("memory_bank", None)
             search = make_search(model.search, model.random_state).restore(bank, tensors)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except (
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CourseError(
                 f"{path}: not a memory bank of this package ({reason}); save it again"
             ) from None
-        extractor = model._make_extractor()
-        if extractor.backbone.weights_hash != weights_hash:
+        if weights is None and model.weights not in (None, "random"):
             raise CourseError(
-                f"{path}: made with other weights of {model.backbone} ({weights_hash[:12]}… there, "
-                f"{extractor.backbone.weights_hash[:12]}… here); fit it again"
+                f"{path}: made with a weights file of one's own; name it: weights=FILE in Python, "
+                "--weights FILE on the command line"
             )
-        if extractor.precision != precision:
+        model.weights = weights or model.weights
+        there, here = about["made_with"], {name: version(name) for name in VERSIONED}
+        if other := [
+            f"{n} {there.get(n)} (here {v})" for n, v in here.items() if there.get(n) != v
+        ]:
+            text = f"{path}: made with {', '.join(other)}; scores may differ, fit it again"
+            warnings.warn(text, stacklevel=2)
+        try:
+            _, digest, _ = find_weights(model.backbone, model.weights)
+            if digest != about["weights_hash"]:
+                raise CourseError(
+                    f"made with other weights of {model.backbone} ({about['weights_hash'][:12]}… "
+                    f"there, {digest[:12]}… here); fit it again"
+                )
+            if digest == "random" and parameter_count(model.backbone) > LARGEST_RANDOM:
+                raise CourseError(f"{model.backbone} is too large for random weights; fit it again")
+            extractor = model._make_extractor()
+        except CourseError as error:
+            raise CourseError(f"{path}: {error}") from None
+        if extractor.precision != about["precision"]:
             raise CourseError(
-                f"{path}: made with precision {precision}, but {extractor.precision} is what this "
-                "processor resolves to; fit it again with precision='float32'"
+                f"{path}: made with precision {about['precision']}, but {extractor.precision} is "
+                "what this processor resolves to; fit it again with precision='float32'"
             )
-        model._remember(extractor, bank, n_patches, search=search)
-        if threshold is not None:
-            model.threshold_ = float(threshold)
+        model._remember(extractor, bank, about["n_patches"], search=search)
+        if about["threshold"] is not None:
+            model.threshold_ = float(about["threshold"])
         return model
-
-
-def _digest(tensors):
-    return sha256(*(tensors[name].tobytes() for name in sorted(tensors)))
 
 
 def _plain(value):
@@ -467,12 +514,80 @@ def conformal_threshold(scores, false_alarm_rate=0.05):
     19.0
     """
     scores = np.sort(np.asarray(scores, dtype=float))
+    return float(scores[_rank(len(scores), false_alarm_rate) - 1])
+
+
+def _rank(n, false_alarm_rate):
+    """Which of n sorted scores is the threshold, counted from 1."""
     if not 0 < false_alarm_rate < 1:
         raise CourseError(f"false_alarm_rate={false_alarm_rate}: give a share between 0 and 1")
-    rank = math.ceil((len(scores) + 1) * (1 - false_alarm_rate) - 1e-9)
-    if rank > len(scores):
+    rank = math.ceil((n + 1) * (1 - false_alarm_rate) - 1e-9)
+    if rank > n:
         raise CourseError(
-            f"{len(scores)} normal images are too few for false_alarm_rate={false_alarm_rate}: "
+            f"{n} normal images are too few for false_alarm_rate={false_alarm_rate}: "
             f"give at least {math.ceil(1 / false_alarm_rate - 1 - 1e-9)}, or a higher rate"
         )
-    return float(scores[rank - 1])
+    return rank
+
+
+class FalseAlarms(NamedTuple):
+    """The expected false-alarm rate and the interval that holds the actual one."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def false_alarm_interval(n, rate=0.05, confidence=0.95, n_new=None):
+    """How far the false-alarm rate of one `conformal_threshold` may lie from what is promised.
+
+    The promise holds on average over calibration sets. The threshold from one set of n scores, of
+    rank r = ceil((n + 1)(1 - rate)), has a rate of its own: of the next normal images, a share is
+    above it that is distributed as Beta(n + 1 - r, r) where scores are continuous (a threshold that
+    is an order statistic; Vovk 2012). What is then counted among `n_new` further images scatters
+    around that share in turn: beta-binomial.
+
+    Parameters
+    ----------
+    n : int
+        Calibration images.
+    rate : float in (0, 1)
+        The promised false-alarm rate.
+    confidence : float in (0, 1)
+        Of the equal-tailed interval.
+    n_new : int, optional
+        For the interval of the rate observed among so many further normal images.
+
+    Returns
+    -------
+    FalseAlarms
+        mean, (n + 1 - r) / (n + 1), is at most `rate`.
+
+    Raises
+    ------
+    CourseError
+        If n is too small for the rate, or a number is out of bounds.
+
+    Notes
+    -----
+    Vovk, "Conditional validity of inductive conformal predictors", ACML 2012, arXiv 1209.2673.
+
+    Examples
+    --------
+    >>> [round(share, 3) for share in false_alarm_interval(19, 0.05)]
+    [0.05, 0.001, 0.176]
+    >>> [round(share, 3) for share in false_alarm_interval(188, 0.05, n_new=200)]
+    [0.048, 0.015, 0.095]
+    """
+    if not 0 < confidence < 1:
+        raise CourseError(f"confidence={confidence}: give a share between 0 and 1")
+    if n_new is not None and (not isinstance(n_new, Integral) or n_new < 1):
+        raise CourseError(f"n_new={n_new!r}: give a whole number from 1")
+    rank = _rank(n, rate)
+    above = n + 1 - rank
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    if n_new is None:
+        low, high = stats.beta.ppf(tails, above, rank)
+    else:
+        low, high = stats.betabinom.ppf(tails, n_new, above, rank) / n_new
+    return FalseAlarms(above / (n + 1), float(low), float(high))

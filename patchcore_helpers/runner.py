@@ -687,6 +687,12 @@ def command(args):
         For bad input, before anything runs.
     """
     jobs, output = plan(args), args.output.resolve()
+    if args.scheduler:
+        from patchcore_helpers.parallel import connect  # joblib takes a while
+
+        connect(args.scheduler).close()
+        if idle := [job.stem for job in jobs if "scheduler" not in job.declared]:
+            print(f"--scheduler: not for {', '.join(idle)}, which run here", file=sys.stderr)
     batch = Batch(jobs, output, args.timeout, int(args.jobs))
     with batch.claimed():
         if not args.fresh:

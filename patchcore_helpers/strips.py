@@ -3,6 +3,8 @@
 A piece is what the network sees at once: some cloth to be scored, and around it what its patches
 can see besides; beyond the cloth, its mirror image. The patches of that context are dropped, so
 that neither the seams between pieces nor the zeros that the network pads with show in the map.
+Every strip's features are standardised by its own mean and spread: light and dye differ from one
+strip to the next, and a defect is too small to move them.
 """
 
 from copy import copy
@@ -25,10 +27,9 @@ from .tiling import cloth_columns, manifest, offsets, tile, untile
 STEP = 32  # pixels: at its multiples the grids of all layers agree
 TILE = 256  # pixels a side
 SETTINGS = {
-    **{"layers": (2, 3), "coreset_ratio": 0.03, "sampler": "random", "image_size": 256},
-    **{"sigma": 12.0},
+    **{"layers": (2,), "coreset_ratio": 0.05, "sampler": "k_center", "image_size": 256},
+    **{"sigma": 12.0, "n_neighbors": 3},
 }
-TOP = 1280  # pixels: as many as 20 patches of stride 8
 
 
 def _pixels(item):
@@ -47,17 +48,20 @@ class StripPatchCore(BaseEstimator):
     piece : int, pixels, a multiple of 32
         How much of a strip goes through the network at once.
     context : int, pixels, a multiple of 32
-        How much is seen around a piece on every side.
+        How much is seen around a piece on every side; 0 shows what that is good for.
     inset : (int, int), pixels
-        How far from the upper and lower, and from the left and right end of the cloth scores begin
+        How far from the upper and lower, and from the left and right end of the cloth patches begin
         to count: its edge is never straight, and the mirror image beyond it is not quite cloth.
+    standardise : "strip" or "bank"
+        Whose mean and standard deviation each channel is standardised by: the strip's own, or
+        those of all normal patches together.
 
     Attributes
     ----------
     patchcore_ : PatchCore
         A copy of `model` with the memory bank.
-    scale_ : float32 array of shape (channels,)
-        Standard deviation of each channel over the normal patches, by which it is divided.
+    statistics_ : (mean, standard deviation), float32 arrays of shape (channels,)
+        Over all normal patches, as the bank holds them before `standardise="bank"`.
     threshold_ : float
         Set by `calibrate`.
 
@@ -70,22 +74,20 @@ class StripPatchCore(BaseEstimator):
     ((64, 400), (3,))
     """
 
-    def __init__(self, model=None, *, piece=1024, context=64, inset=(16, 32)):
-        self.model, self.piece, self.context, self.inset = model, piece, context, inset
+    def __init__(self, model=None, *, piece=1024, context=64, inset=(24, 32), standardise="strip"):
+        self.model, self.piece, self.context = model, piece, context
+        self.inset, self.standardise = inset, standardise
 
-    def _stitch(self, cloth, each):
-        """One grid for the whole cloth, of what `each` makes of the patches of its pieces.
+    def _stitch(self, cloth):
+        """The patches of a whole cloth as one grid, put together from its pieces.
 
         Parameters
         ----------
         cloth : uint8 array of shape (height, width, 3)
-        each : function
-            Takes float32 patches of shape (rows, columns, channels), gives an array that starts
-            with (rows, columns).
 
         Returns
         -------
-        grid : array that starts with (rows, columns)
+        grid : float32 array of shape (rows, columns, channels)
         step : int
             Pixels from one patch to the next.
         """
@@ -100,11 +102,26 @@ class StripPatchCore(BaseEstimator):
         for x in offsets(whole, size, size):
             (patches,) = extractor.patches([padded[:, x : x + size + 2 * self.context]])
             step = extractor.input_size[1] // patches.shape[2]
-            cut = self.context // step
-            grids.append(each(patches[0, cut:-cut, cut:-cut].numpy()))
+            cut, (rows, columns) = self.context // step, patches.shape[1:3]
+            grids.append(patches[0, cut : rows - cut, cut : columns - cut].numpy())
             places.append((x // step, 0, *grids[-1].shape[1::-1]))
         places = pd.DataFrame(places, columns=["x", "y", "width", "height"])
         return untile(grids, places), step
+
+    def _inner(self, image):
+        """Where in a strip scores count, and its standardised patches: (window, grid, step)."""
+        first, last = cloth_columns(image)
+        (rows, columns), height = self.inset, len(image)
+        window = np.s_[rows : height - rows, first + columns : last - columns]
+        if min(height - 2 * rows, last - first - 2 * columns) <= 0:
+            return None, None, None
+        grid, step = self._stitch(image[:, first:last])
+        spans = ((rows, height), (columns, last - first))
+        grid = grid[tuple(np.s_[cut // step : -(-(end - cut) // step)] for cut, end in spans)]
+        if self.standardise == "strip":
+            grid = grid - grid.mean((0, 1))
+            grid /= np.maximum(grid.std((0, 1)), 1e-6)
+        return window, grid, step
 
     def fit(self, strips, y=None):
         """Fill the memory bank from normal strips; what an earlier fit learned is forgotten.
@@ -118,22 +135,23 @@ class StripPatchCore(BaseEstimator):
         -------
         self
         """
-        for name in ("piece", "context"):
+        for name, least in (("piece", STEP), ("context", 0)):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or value % STEP or value < STEP:
+            if not isinstance(value, Integral) or value % STEP or value < least:
                 raise CourseError(f"{name}={value!r}: give pixels, a multiple of {STEP}")
+        if self.standardise not in ("strip", "bank"):
+            raise CourseError(f"standardise={self.standardise!r}: choose strip or bank")
         model, rows = PatchCore(**SETTINGS) if self.model is None else clone(self.model), []
         self.extractor_ = model._make_extractor()
         for strip in tqdm(strips, "memory bank", unit="strip", disable=not model.progress):
-            image = _pixels(strip)
-            first, last = cloth_columns(image)
-            if last > first:
-                rows.append(model._vectors(self._stitch(image[:, first:last], np.copy)[0]))
+            grid = self._inner(_pixels(strip))[1]
+            if grid is not None:
+                rows.append(model._vectors(grid))
         if not rows:
             raise CourseError("no cloth in the normal strips: give strips that show some")
         patches = check_patches(np.concatenate(rows), f"features of {model.backbone}")
-        self.scale_ = np.maximum(patches.std(0), 1e-6)
-        patches /= self.scale_
+        self.statistics_ = patches.mean(0), np.maximum(patches.std(0), 1e-6)
+        patches = self._relative(patches)
         count = max(1, round(model.coreset_ratio * len(patches)))
         options = {"projection": model.projection} if model.sampler != "random" else {}
         coreset = SAMPLERS[model.sampler](
@@ -144,11 +162,11 @@ class StripPatchCore(BaseEstimator):
         vars(self).pop("threshold_", None)
         return self
 
-    def _patch_scores(self, patches):
-        model = self.patchcore_
-        vectors = model._vectors(patches) / self.scale_
-        l2, _ = model.search_.query(vectors, model.n_neighbors)
-        return model._distance(l2).mean(1).reshape(patches.shape[:2])
+    def _relative(self, vectors):
+        if self.standardise == "strip":
+            return vectors
+        mean, deviation = self.statistics_
+        return (vectors - mean) / deviation
 
     def anomaly_map(self, strip):
         """One stitched map at the strip's size; 0 where there is no cloth.
@@ -161,22 +179,23 @@ class StripPatchCore(BaseEstimator):
         -------
         float32 array of shape (height, width)
         """
-        check_is_fitted(self, "scale_")
-        image = _pixels(strip)
-        first, last = cloth_columns(image)
+        check_is_fitted(self, "patchcore_")
+        model, image = self.patchcore_, _pixels(strip)
         out = np.zeros(image.shape[:2], np.float32)
-        if first < last:
-            grid, step = self._stitch(image[:, first:last], self._patch_scores)
-            size = tuple(step * n for n in grid.shape)
-            smooth = smooth_maps(grid[None], size, self.patchcore_.sigma)[0]
-            (rows, columns), height = self.inset, len(out)
-            inner = np.s_[rows : height - rows, first + columns : last - columns]
-            out[inner] = smooth[rows : height - rows, columns : last - first - columns]
+        window, grid, step = self._inner(image)
+        if grid is not None:
+            l2, _ = model.search_.query(self._relative(model._vectors(grid)), model.n_neighbors)
+            scores = model._distance(l2).mean(1).reshape(1, *grid.shape[:2])
+            size = tuple(step * n for n in grid.shape[:2])
+            smooth = smooth_maps(scores, size, model.sigma)[0]
+            beyond = [cut % step for cut in self.inset]  # where an inset cuts a patch
+            height, width = out[window].shape
+            out[window] = smooth[beyond[0] :, beyond[1] :][:height, :width]
         return out
 
     def anomaly_maps(self, strips):
         """The maps of strips, one by one, so that only one need be in memory."""
-        check_is_fitted(self, "scale_")
+        check_is_fitted(self, "patchcore_")
         for strip in tqdm(strips, "score", unit="strip", disable=not self.patchcore_.progress):
             yield self.anomaly_map(strip)
 
@@ -191,9 +210,8 @@ class StripPatchCore(BaseEstimator):
 
 
 def strip_score(strip_map):
-    """The image score of a strip: the mean of the `TOP` largest values of its stitched map."""
-    flat = strip_map.ravel()
-    return np.partition(flat, -min(TOP, flat.size))[-min(TOP, flat.size) :].mean()
+    """The image score of a strip: the largest value of its stitched map."""
+    return strip_map.max()
 
 
 def score_tiles(category, maps, size=TILE, stride=None):

@@ -6,7 +6,7 @@ from numbers import Integral
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import uniform_filter1d
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from .errors import CourseError
 
@@ -162,9 +162,10 @@ def untile(tiles, positions=None, shape=None, window=None):
 def cloth_columns(image):
     """The columns that show cloth, by statistics of whole columns: (first, past the last).
 
-    A margin that was whited out has columns of 255 throughout (standard deviation 0). Where none
-    was, a table may be seen left of the cloth: it is brighter than most of the cloth, and the means
-    of columns fall by `STEP` or more at its edge, where they fall most.
+    A margin that was whited out has columns of 255 throughout (standard deviation 0), and ends
+    raggedly. Where none was, a table may be seen left of the cloth: it ends at a white line from
+    top to bottom; or else it is brighter than most of the cloth, and the means of columns fall by
+    `STEP` or more at its edge, where they fall most.
 
     Parameters
     ----------
@@ -187,6 +188,11 @@ def cloth_columns(image):
     if not len(inside):
         return 0, 0
     first, last = int(inside[0]), int(inside[-1]) + 1
+    near = grey[:, : first + 4 * EDGE if first else last // 4]  # a line farther in is a defect
+    white = maximum_filter1d(near > 250, EDGE, axis=1, mode="constant")  # it need not be straight
+    line = np.flatnonzero(white.mean(0) > 0.7)
+    if len(line) and line[-1] < near.shape[1] - EDGE:
+        return max(first, int(line[-1]) - EDGE // 2 + 1), last
     means = grey[:, first:last].mean(0)
     if first or len(means) < 8 * EDGE:
         return first, last

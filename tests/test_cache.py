@@ -177,3 +177,15 @@ def test_fingerprint_is_of_the_content(images, tmp_path):
     time.sleep(0.01)
     copy.write_bytes(images[1].read_bytes())  # another content under the same name
     assert fingerprint(copy) == fingerprint(images[1])
+
+
+def test_two_writers_in_one_process(images, cache):
+    right = [[m.numpy() for m in batch] for batch in extractor(None).compute_maps(images)]
+    both = [cache.maps(extractor(cache), images) for _ in range(2)]
+    for batch, *written in zip(right, *both, strict=True):  # in turns
+        for maps in written:
+            for truth, found in zip(batch, maps, strict=True):
+                np.testing.assert_array_equal(found.numpy(), truth)
+    assert [path.suffix for path in cache.files()] == [".npy", ".npy"]
+    for batch, maps in zip(right, cache.maps(extractor(cache), images), strict=True):
+        np.testing.assert_array_equal(maps[0].numpy(), batch[0])

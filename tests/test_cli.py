@@ -127,7 +127,7 @@ def test_elpv_counts_what_is_left_out(run, monkeypatch):
         lambda name, **options: asked.append((name, options)) or small,
     )
     status, output, errors = run("evaluate", "elpv/mono", *TINY, "--json", "--seed", "4")
-    assert asked == [("elpv/mono", {"data_dir": "data", "seed": 4})]
+    assert asked == [("elpv/mono", {"data_dir": "data", "seed": 4, "good": None})]
     left_out = [f"{n} images left out: {reason}" for reason, n in small.left_out.items()]
     assert status == 0 and errors == left_out and len(left_out) == 2
     results = json.loads(output[-1])

@@ -150,7 +150,7 @@ def test_a_name_is_looked_up_below_the_data_folder_first(tmp_path, make_category
     "remove, message",
     [
         ("", "nut: no such category or folder; known categories: elpv/mono, elpv/poly"),
-        ("train", "has no train/good folder; put the normal training images there"),
+        ("train", r"has no train/good folder, and no sub-folder named good, .*: --good NAME"),
         ("train/good", "has no train/good folder"),
         ("train/good/*", "train/good: holds no image"),
         ("test", "test: holds no image in a folder such as test/good"),
@@ -218,3 +218,131 @@ def test_counts():
         ["calibration", "good", 3],
         ["left out", "odd", 2],
     ]
+
+
+# Folders as people have them
+
+
+@pytest.fixture
+def make_folder(tmp_path, photo):
+    """Write images of different sizes below a folder: {path with a * for a number: how many}."""
+
+    def make(files, name="mine"):
+        for pattern, count in files.items():
+            for i in range(count):
+                path = tmp_path / name / pattern.replace("*", f"{i:03}")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(photo(i, (40 + i % 3, 64))).save(path)
+        return tmp_path / name
+
+    return make
+
+
+def relative(samples, folder):
+    return sorted(s.image.relative_to(folder).as_posix() for s in samples)
+
+
+def test_good_and_bad_side_by_side(make_folder):
+    folder = make_folder(
+        {
+            "Good/*.PNG": 80,
+            "Good/deeper/*.jpg": 20,
+            "scratch/*.TIF": 3,
+            "Dent/monday/*.png": 2,
+            ".hidden/*.png": 1,
+            "ground_truth/scratch/*_mask.png": 2,
+        }
+    )
+    category = load_category(folder, seed=1)
+    parts = category.train, category.calibration, [s for s in category.test if s.label == 0]
+    assert [len(part) for part in parts] == [60, 20, 20] and category.name == "mine"
+    normal = [name for part in parts for name in relative(part, folder)]
+    assert len(set(normal)) == 100 and all(name.startswith("Good/") for name in normal)
+    assert {s.kind for part in parts for s in part} == {"good"}
+    defects = [(s.kind, s.image.name, s.has_mask) for s in category.test if s.label == 1]
+    assert defects == [
+        *[("Dent", f"{i:03}.png", False) for i in range(2)],
+        *[("scratch", f"{i:03}.TIF", i < 2) for i in range(3)],
+    ]
+    assert category.left_out == {} and category.train[0].read().mode == "RGB"
+    assert load_category(folder, seed=1) == category
+    assert names(load_category(folder, seed=2).train) != names(category.train)
+    assert relative(category.train, folder) != sorted(normal)[:60]  # shuffled
+
+
+@pytest.mark.parametrize(
+    "n, sizes",
+    [
+        *[(2, (1, 1, 0)), (3, (1, 1, 1)), (4, (2, 1, 1)), (10, (5, 3, 2)), (30, (14, 10, 6))],
+        *[(57, (27, 19, 11)), (60, (29, 19, 12)), (95, (57, 19, 19)), (200, (120, 40, 40))],
+    ],
+)
+def test_sizes_of_the_split(n, sizes, make_folder):
+    category = load_category(make_folder({"ok/*.png": n, "bad/*.png": 1}))
+    test = [s for s in category.test if s.label == 0]
+    assert (len(category.train), len(category.calibration), len(test)) == sizes
+
+
+def test_only_normal_images(make_folder):
+    category = load_category(make_folder({"NORMAL/*.png": 6}))
+    assert [len(part) for part in (category.train, category.calibration, category.test)] == [
+        3,
+        2,
+        1,
+    ]
+    assert not category.labels.any()
+    with pytest.raises(
+        CourseError, match="2 normal images in good and 0 defective ones are too few"
+    ):
+        load_category(make_folder({"good/*.png": 2}, "two"))
+
+
+def test_what_is_passed_over_is_counted(make_folder):
+    folder = make_folder({"good/*.png": 5, "bad/*.png": 2, "*.png": 3})
+    (folder / "bad" / "empty.png").touch()
+    (folder / "good" / "photo.webp").write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    (folder / "bad" / ".DS_Store").write_bytes(b"x")
+    category = load_category(folder)
+    assert category.left_out == {
+        "loose in the folder, outside its sub-folders": 3,
+        "files that are not png, jpg, jpeg, bmp, tif or tiff": 2,
+        "empty files": 1,
+    }
+    assert len(category.train + category.calibration + category.test) == 7
+    assert category.counts()["images"].sum() == 13
+
+
+def test_the_normal_folder_by_name(make_folder):
+    folder = make_folder({"fine/*.png": 5, "broken/*.png": 2, "*.png": 4})
+    with pytest.raises(CourseError) as caught:
+        load_category(folder)
+    line = str(caught.value)
+    assert str(folder) in line and "--good NAME" in line and "\n" not in line
+    assert "sub-folders: broken, fine; loose images: 4" in line
+    with pytest.raises(CourseError, match="has no sub-folder named fien"):
+        load_category(folder, good="fien")
+    for good in ("../mine/fine", "/", "..", "fine/"):
+        with pytest.raises(CourseError, match="no sub-folder"):
+            load_category(folder, good=good)
+    category = load_category(folder, good="fine")
+    assert len(category.train) == 3 and category.labels.tolist() == [0, 1, 1]
+    assert load_category(folder, good="FINE") == category
+    assert load_category(f"{folder}::fine") == category
+    loose = load_category(folder, good=".")
+    assert relative(loose.train + loose.calibration, folder) == ["000.png", "001.png", "003.png"]
+    assert {s.kind for s in loose.test if s.label} == {"fine", "broken"}
+
+
+def test_loose_images_alone_ask_for_their_name(make_folder):
+    folder = make_folder({"*.png": 4})
+    with pytest.raises(CourseError, match=r"loose images: 4\); .*or --good \. for the loose"):
+        load_category(folder)
+    assert len(load_category(folder, good=".").train) == 2
+
+
+def test_the_mvtec_layout_comes_first(tmp_path, make_category, make_folder):
+    folder = make_category(tmp_path / "mine")
+    make_folder({"good/*.png": 4})
+    assert len(load_category(folder).train) == 6
+    assert len(load_category(folder, good="good").train) == 2

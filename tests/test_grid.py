@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from patchcore_helpers import CourseError
+from patchcore_helpers import CourseError, parallel
 from patchcore_helpers.experiments import grid
 from patchcore_helpers.experiments.grid import Grid, Outcome, Skipped, table, to_csv
 
@@ -234,9 +234,9 @@ def test_other_code_or_other_parameters_are_computed_anew(tmp_path, monkeypatch)
 
 
 def test_code_is_every_file_of_the_package(tmp_path, monkeypatch):
-    code = grid._code.__wrapped__
+    code = parallel.code_hash.__wrapped__
     (tmp_path / "experiments").mkdir()
-    monkeypatch.setattr(grid, "__file__", str(tmp_path / "experiments" / "grid.py"))
+    monkeypatch.setattr(parallel, "__file__", str(tmp_path / "parallel.py"))
     seen = [code()]
     for name, content in (("a.py", "1"), ("experiments/grid.py", "1"), ("a.py", "2")):
         (tmp_path / name).write_text(content)

@@ -9,17 +9,24 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from scipy.ndimage import gaussian_filter
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics.pairwise import cosine_distances
 
-from patchcore_helpers import CourseError, PatchCore
+from patchcore_helpers import CourseError, PatchCore, load_category
 from patchcore_helpers.backbones import load_backbone
 from patchcore_helpers.coreset import k_center_greedy
 from patchcore_helpers.features import extract
-from patchcore_helpers.patchcore import conformal_threshold, image_scores, smooth_maps
+from patchcore_helpers.patchcore import (
+    conformal_threshold,
+    false_alarm_interval,
+    image_scores,
+    smooth_maps,
+)
 
 
 def make(**options):
@@ -217,6 +224,16 @@ def test_predict_asks_for_a_threshold_first(fitted, queries):
         fitted.predict(queries)
 
 
+def test_streaming_gives_the_same_scores_batch_by_batch(photos, queries):
+    for kind in ("max", "reweighted"):
+        model = make(batch_size=3, image_score=kind).fit(photos)
+        parts = list(model.iter_inspect(queries + photos[:3]))
+        assert [len(part.scores) for part in parts] == [3, 3, 1]
+        whole = model.inspect(queries + photos[:3])
+        for i, each in enumerate(whole):
+            np.testing.assert_array_equal(np.concatenate([part[i] for part in parts]), each)
+
+
 def test_no_images(fitted):
     for call in (fitted.score, fitted.anomaly_maps, make().fit):
         with pytest.raises(CourseError, match="no images"):
@@ -253,6 +270,75 @@ def test_the_false_alarm_rate_is_kept_on_new_images():
     rng = np.random.default_rng(0)
     alarms = [rng.gamma(2) > conformal_threshold(rng.gamma(2, size=39), 0.1) for _ in range(6000)]
     assert np.mean(alarms) == pytest.approx(0.1, abs=3 * math.sqrt(0.09 / 6000))
+
+
+def rates_of_splits(scores, n, rate, splits, seed=0):
+    """The false-alarm rates observed on what random calibration sets of n leave over."""
+    rng, observed = np.random.default_rng(seed), []
+    for _ in range(splits):
+        mixed = rng.permutation(scores)
+        observed.append(np.mean(mixed[n:] > conformal_threshold(mixed[:n], rate)))
+    return np.array(observed)
+
+
+@settings(max_examples=25)
+@given(
+    n=st.integers(19, 120),
+    rate=st.sampled_from([0.05, 0.1, 0.3]),
+    n_new=st.integers(5, 300),
+    seed=st.integers(0, 2**31),
+    draw=st.sampled_from(["normal", "exponential", "standard_cauchy", "uniform"]),
+)
+def test_observed_false_alarms_lie_in_the_interval(n, rate, n_new, seed, draw):
+    rng, runs = np.random.default_rng(seed), 400
+    scores = getattr(rng, draw)(size=(runs, n + n_new))
+    observed = [np.mean(row[n:] > conformal_threshold(row[:n], rate)) for row in scores]
+    mean, low, high = false_alarm_interval(n, rate, n_new=n_new)
+    inside = np.mean([low <= value <= high for value in observed])
+    assert inside >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / runs)
+    error = np.std(observed) / math.sqrt(runs)
+    assert abs(np.mean(observed) - mean) <= 4.5 * error + 1e-9 and mean <= rate + 1e-9
+    narrow = false_alarm_interval(n, rate)
+    assert narrow.mean == mean and 0 < narrow.low < mean < narrow.high < 1
+
+
+def test_the_actual_rate_is_beta_distributed():
+    rng = np.random.default_rng(0)
+    # Of uniform scores, a share 1 - t lies above t.
+    actual = [1 - conformal_threshold(rng.uniform(size=59), 0.1) for _ in range(20_000)]
+    mean, low, high = false_alarm_interval(59, 0.1, confidence=0.8)
+    assert np.mean(actual) == pytest.approx(mean, abs=0.001) and mean == pytest.approx(0.1)
+    np.testing.assert_allclose(np.quantile(actual, [0.1, 0.9]), [low, high], rtol=0.02)
+
+
+def test_the_promise_on_solar_cells():
+    category = load_category("elpv/mono")
+    model = PatchCore(image_size=128, projection=64, cache=True).fit(category.train)
+    held_out = [s for s in category.test if s.label == 0] + category.calibration
+    scores, n, rate, splits = model.score(held_out), 99, 0.05, 200
+    observed = rates_of_splits(scores, n, rate, splits)
+    error = observed.std() / math.sqrt(splits)
+    assert observed.mean() <= rate + 3 * error
+    mean, low, high = false_alarm_interval(n, rate)
+    assert low <= observed.mean() <= high and observed.mean() == pytest.approx(mean, abs=3 * error)
+    _, low, high = false_alarm_interval(n, rate, n_new=len(scores) - n)
+    assert np.mean((low <= observed) & (observed <= high)) >= 0.9
+    many = rates_of_splits(scores, n, rate, 5000)
+    assert many.mean() == pytest.approx(mean, abs=3 * many.std() / math.sqrt(5000))
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"n": 18}, "18 normal images are too few"),
+        ({"n": 99, "rate": 1}, "false_alarm_rate=1"),
+        ({"n": 99, "confidence": 1}, "confidence=1: give a share"),
+        ({"n": 99, "n_new": 0}, "n_new=0: give a whole"),
+    ],
+)
+def test_intervals_that_cannot_be(given, message):
+    with pytest.raises(CourseError, match=message):
+        false_alarm_interval(**given)
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 2, math.nan])
@@ -353,9 +439,9 @@ def bank(fitted, tmp_path):
     return tmp_path / "bank"
 
 
-def refuse(path, message):
+def refuse(path, message, **options):
     with pytest.raises(CourseError, match=message) as caught:
-        PatchCore.load(path)
+        PatchCore.load(path, **options)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
@@ -416,10 +502,11 @@ def test_a_bank_made_with_other_weights_or_precision(tmp_path, photos, fitted, b
         if seed == 1:
             model = PatchCore("test_resnet", weights=tmp_path / "weights", image_size=64)
             model.fit(photos[:2]).save(tmp_path / "own bank")
-            np.testing.assert_array_equal(
-                PatchCore.load(tmp_path / "own bank").score(photos), model.score(photos)
-            )
-    refuse(tmp_path / "own bank", "made with other weights of test_resnet")
+            assert b"pytest" not in (tmp_path / "own bank").read_bytes()[:4096]
+            loaded = PatchCore.load(tmp_path / "own bank", weights=tmp_path / "weights")
+            np.testing.assert_array_equal(loaded.score(photos), model.score(photos))
+    refuse(tmp_path / "own bank", "made with a weights file of one's own; name it: weights=FILE")
+    refuse(tmp_path / "own bank", "other weights of test_resnet", weights=tmp_path / "weights")
     rewrite(bank, lambda about: {**about, "precision": "bfloat16"})
     refuse(bank, "made with precision bfloat16, but float32 is what")
 

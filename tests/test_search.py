@@ -14,9 +14,9 @@ from safetensors import safe_open
 from sklearn.base import clone
 
 from patchcore_helpers import CourseError, PatchCore
+from patchcore_helpers.bank_file import digest_of
 from patchcore_helpers.faiss_search import FaissSearch
 from patchcore_helpers.neighbours import SETTINGS, SearchRefused, make_search
-from patchcore_helpers.patchcore import _digest
 
 KINDS = list(SETTINGS)
 EXACT = ("exact", "sklearn", "flat")
@@ -457,7 +457,7 @@ HOSTILE = {
 
 
 def load(path, about, tensors):
-    about = {**about, "digest": _digest(tensors)}
+    about = {**about, "digest": digest_of(tensors)}
     tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}
     safetensors.torch.save_file(tensors, path, {"patchcore": json.dumps(about)})
     return PatchCore.load(path)

@@ -52,13 +52,12 @@ def test_pieces_leave_no_seam(normal):
 def test_patches_inside_a_piece_are_those_of_the_extractor(normal):
     model = make().fit(normal)
     strip = np.repeat(normal[0][:, :640, None], 3, 2)
-    grid, step = model._stitch(strip, np.copy)
+    grid, step = model._stitch(strip)
     backbone = load_backbone("efficientnet_lite0", (2,))
     plain = extract([strip], backbone, (64, 640), precision="float32")[0]
     assert step == 8 and grid.shape == plain.shape
-    np.testing.assert_allclose(grid[4:-4, 5:-5][:0], plain[4:-4, 5:-5][:0])
     inner = np.s_[:, 5:-5]
-    tall, _ = model._stitch(np.vstack([strip] * 3), np.copy)
+    tall, _ = model._stitch(np.vstack([strip] * 3))
     three = extract([np.vstack([strip] * 3)], backbone, (192, 640), precision="float32")[0]
     np.testing.assert_allclose(tall[inner][5:-5], three[inner][5:-5], atol=1e-3)
 
@@ -122,7 +121,7 @@ def test_what_cannot_be_fitted(normal):
     with pytest.raises(CourseError, match="no cloth in the normal strips"):
         make().fit([np.full((64, 300), 255, np.uint8)])
     for name in ("piece", "context"):
-        for value in (0, 40, -32, 64.0):
+        for value in (40, -32, 64.0, *([0] if name == "piece" else [])):
             with pytest.raises(CourseError, match=f"{name}={value}: give pixels, a multiple of 32"):
                 make(**{name: value}).fit(normal)
 

@@ -4,16 +4,17 @@ import csv
 import io
 import json
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
-import joblib
 import pandas as pd
 from tqdm.auto import tqdm
 
 from ..errors import CourseError
 from ..files import sha256, write_atomically
+from ..parallel import code_hash as _code
+from ..parallel import in_parallel
 
 
 class Skipped(CourseError):
@@ -39,13 +40,6 @@ class Outcome:
     rows: list
     scores: dict = field(default_factory=dict)
     finished: bool = True
-
-
-@lru_cache(maxsize=1)
-def _code():
-    """A hash of the package: rows made by other code are not taken for this one's."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
-    return sha256(*(path.read_bytes() for path in files))
 
 
 def _attempt(work, task):
@@ -109,7 +103,7 @@ class Grid:
         except (OSError, ValueError, TypeError, KeyError):  # not there yet, or not ours
             return None
 
-    def run(self, tasks, n_jobs=1, progress=False):
+    def run(self, tasks, n_jobs=1, progress=False, scheduler=""):
         """Run what is missing.
 
         Parameters
@@ -119,11 +113,20 @@ class Grid:
         n_jobs : int
             Worker processes (joblib); 1 runs the tasks in this process.
         progress : bool
+        scheduler : str
+            Address of a Dask cluster that runs the tasks instead, such as ``tcp://10.0.0.1:8786``;
+            see `in_parallel`. This process alone writes files.
 
         Returns
         -------
         list of Outcome
             In the order of the tasks.
+
+        Raises
+        ------
+        CourseError
+            If the folder cannot be written, if the cluster is of no use, or if workers are lost
+            again and again; a second run goes on from there.
         """
         try:
             (self.folder / "rows").mkdir(parents=True, exist_ok=True)
@@ -134,11 +137,13 @@ class Grid:
                     done[place] = kept
             self._write(done)
             todo = [place for place in range(len(tasks)) if place not in done]
-            with tqdm(
-                total=len(tasks), initial=len(done), unit="task", disable=not progress
-            ) as bar:
-                for place, outcome in self._results(tasks, todo, n_jobs):
-                    done[place] = outcome
+            calls = [(self.work, tasks[place]) for place in todo]
+            with (
+                tqdm(total=len(tasks), initial=len(done), unit="task", disable=not progress) as bar,
+                closing(in_parallel(_attempt, calls, n_jobs, scheduler)) as results,
+            ):
+                for number, outcome in results:
+                    done[todo[number]] = outcome
                     write_atomically(
                         self._path(outcome.task), json.dumps(vars(outcome), default=_plain)
                     )
@@ -148,13 +153,6 @@ class Grid:
             raise CourseError(f"{self.folder}: cannot be written ({error.strerror})") from None
         return [done[place] for place in range(len(tasks))]
 
-    def _results(self, tasks, todo, n_jobs):
-        if n_jobs == 1:
-            yield from ((place, _attempt(self.work, tasks[place])) for place in todo)
-            return
-        calls = (joblib.delayed(_numbered)(place, self.work, tasks[place]) for place in todo)
-        yield from joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls)
-
     def _write(self, done):
         rows = [row for place in sorted(done) for row in done[place].rows]
         write_atomically(self.folder / f"{self.name}.csv", to_csv(rows, self.columns))
@@ -162,10 +160,6 @@ class Grid:
 
 def _plain(value):
     return value.tolist()  # NumPy's numbers and arrays
-
-
-def _numbered(place, work, task):
-    return place, _attempt(work, task)
 
 
 def table(outcomes, columns):

@@ -1,0 +1,303 @@
+"""Work goes on when a worker process is killed, here or on a cluster; if not, one line says so."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from miniatures import make_mvtec
+from test_exp1 import comparable
+
+from patchcore_helpers import CourseError, parallel, runner
+from patchcore_helpers.backbones import load_backbone
+from patchcore_helpers.cache import FeatureCache
+from patchcore_helpers.cli import main
+from patchcore_helpers.experiments import exp2
+from patchcore_helpers.experiments.grid import Grid
+from patchcore_helpers.features import Extractor
+from patchcore_helpers.parallel import connect, in_parallel
+from patchcore_helpers.sharded import composable_k_center, coverage_radius, write_shards
+
+# Of a module of its own, which the workers import: says who does what, and stays to be killed.
+FRAIL = """
+import os, time
+from pathlib import Path
+
+from patchcore_helpers.experiments import exp2
+
+def run_task(log, stays=False, **task):
+    Path(log, f"{task['seed']}-{os.getpid()}").touch()
+    if stays:
+        try:
+            Path(log, "victim").touch(exist_ok=False)
+        except FileExistsError:
+            return exp2.run_task(**task)
+        time.sleep(300)
+    return exp2.run_task(**task)
+
+def number(log, value, stays=False):
+    Path(log, f"{value}-{os.getpid()}").touch()
+    while stays and not Path(log, "enough").exists():
+        time.sleep(0.05)
+    return value, os.getcwd()
+"""
+
+
+@pytest.fixture(scope="module")
+def frail(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frail")
+    (folder / "frail.py").write_text(FRAIL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv(
+            "PYTHONPATH", str(folder), prepend=os.pathsep
+        )  # of the processes that are started
+        import frail
+
+        yield frail
+
+
+def ends_with_its_parent():
+    if sys.platform == "linux":  # PR_SET_PDEATHSIG, should the tests be killed
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+
+
+def dask(*words, **options):
+    command = [sys.executable, "-m", "dask", *map(str, words), "--no-dashboard"]
+    options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, preexec_fn=ends_with_its_parent, **options)
+
+
+class Cluster:
+    """A scheduler and worker processes on loopback; killing one leaves nothing behind."""
+
+    def __init__(self, folder):
+        self.folder, self.workers = folder, []
+        file = folder / "scheduler.json"
+        self.scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", 0,
+                              "--scheduler-file", file)  # fmt: skip
+        end = time.monotonic() + 60
+        while not file.exists() or not file.read_text().endswith("}"):
+            assert time.monotonic() < end and self.scheduler.poll() is None
+            time.sleep(0.05)
+        self.address = json.loads(file.read_text())["address"]
+
+    def add(self, count):
+        words = ("--no-nanny", "--nthreads", 1, "--local-directory", self.folder)
+        self.workers += [
+            dask("worker", self.address, *words, cwd=self.folder) for _ in range(count)
+        ]
+        return self
+
+    def wait_for(self, count):
+        with connect(self.address) as client:
+            client.wait_for_workers(count, 60)
+
+    def close(self):
+        for process in [*self.workers, self.scheduler]:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(frail, tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("cluster")).add(3)
+    yield cluster
+    cluster.close()
+
+
+TINY = {"methods": list(exp2.METHODS), "ratios": [0.02, 0.1], "image_size": 64}
+TINY |= {"max_train": 4, "max_test": 4, "use_cache": False}
+
+
+def kill_in_mid_run(log, csv):
+    """Once a first result is there and a process is in mid-task: kill -9; returns its number."""
+    end = time.monotonic() + 120
+    while not (log / "victim").exists() or not csv.exists() or csv.read_text().count("\n") < 2:
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    (mark,) = log.glob("3-*")
+    victim = int(mark.name.split("-")[1])
+    os.kill(victim, signal.SIGKILL)
+    return victim
+
+
+@pytest.mark.parametrize("where", ["cluster", "processes"])
+def test_worker_killed_in_mid_run_gives_the_table_of_a_sequential_run(
+    cluster, frail, tmp_path, where
+):
+    data, log, out = tmp_path / "data", tmp_path / "log", tmp_path / "parallel"
+    make_mvtec(data / "mvtec_ad", ["bottle"])
+    log.mkdir()
+    tasks = exp2.make_tasks(["mvtec_ad/bottle"], range(6), **TINY, data_dir=str(data))
+    exp2.load_patches.cache_clear()
+    Grid(exp2.run_task, exp2.BY_SEED, tmp_path / "sequential").run(tasks)
+    for task in tasks:
+        task |= {"log": str(log), "stays": task["seed"] == 3}
+    victims = []
+    killer = threading.Thread(
+        target=lambda: victims.append(kill_in_mid_run(log, out / "results.csv")),
+        daemon=True,
+    )
+    killer.start()
+    if where == "cluster":
+        cluster.wait_for(3)
+    options = {"scheduler": cluster.address} if where == "cluster" else {"n_jobs": 2}
+    outcomes = Grid(frail.run_task, exp2.BY_SEED, out).run(tasks, **options)
+    killer.join()
+    assert all(o.finished for o in outcomes)
+    one, two = (
+        comparable(tmp_path / name / "results.csv", exp2.TIMINGS)
+        for name in ("sequential", "parallel")
+    )
+    assert one == two and len(one) == 6 * len(exp2.METHODS) * 2
+    done_by = {int(path.name.split("-")[1]) for path in log.glob("3-*")}
+    assert len(done_by) == 2 and done_by > {*victims}
+    if where == "cluster":
+        ours = {worker.pid: worker for worker in cluster.workers}
+        assert ours.pop(victims[0]).wait(10) == -signal.SIGKILL
+        assert done_by <= {*ours, *victims} and {worker.poll() for worker in ours.values()} == {
+            None
+        }
+
+
+def test_coreset_and_shards_are_the_same_anywhere(cluster, tmp_path, photos, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no worker was started
+    cache = FeatureCache(tmp_path / "cache")
+    extractor = Extractor(load_backbone("resnet18", weights="random"), 64, cache=cache)
+    ways = {"here": {}, "processes": {"n_jobs": 2}, "cluster": {"scheduler": cluster.address}}
+    found = {}
+    for name, way in ways.items():
+        paths = write_shards(extractor, photos, name, 150, **way)
+        assert [path.parent.name for path in paths] == [name] * 4
+        assert sorted(os.listdir(name)) == [path.name for path in paths]
+        shards = [Path(name) / path.name for path in paths]  # relative
+        chosen = composable_k_center(shards, 20, projection=16, **way)
+        radius = coverage_radius(shards, chosen.centers, **way)
+        found[name] = [path.name for path in paths], vars(chosen), radius
+    for name in ("processes", "cluster"):
+        assert found[name][0] == found["here"][0] and found[name][2] == found["here"][2]
+        for key, value in found["here"][1].items():
+            np.testing.assert_array_equal(found[name][1][key], value, err_msg=key)
+    whole = Extractor(extractor.backbone, 64).extract(photos).reshape(-1, 384)
+    for name in ways:
+        files = [np.load(path, mmap_mode="r") for path in sorted(Path(name).iterdir())]
+        np.testing.assert_allclose(np.concatenate(files), whole, rtol=1e-5, atol=1e-6)
+    assert len(cache.files()) == 2 * 4 and not any(".part" in f.name for f in cache.files())
+    with pytest.raises(CourseError, match=r"shards\[1\]: .*columns, but shards\[0\]: 384"):
+        composable_k_center([shards[0], np.eye(3)], 2, scheduler=cluster.address)
+
+
+def test_calls_run_in_the_folder_of_the_client_and_on_one_thread(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = dict(in_parallel(os.getcwd, [()] * 3, scheduler=cluster.address))
+    assert results == dict.fromkeys(range(3), str(tmp_path))
+    threads = dict(in_parallel(torch.get_num_threads, [()], scheduler=cluster.address))
+    assert threads == {0: 1}
+
+
+def test_workers_that_are_not_fit(cluster, monkeypatch):
+    def refused(match):
+        with pytest.raises(CourseError, match=match) as caught:
+            list(in_parallel(abs, [(-1,)], scheduler=cluster.address))
+        assert "\n" not in str(caught.value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel, "code_hash", lambda: "other")
+        refused("worker .*, process .*: has other code; install the same patchcore_helpers")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getcwd", lambda: "/nowhere/to be found")
+        refused("no folder /nowhere/to be found; share this machine's disk")
+    with pytest.raises(CourseError, match=r"scheduler='tcp.*: TypeError: bad operand .* again"):
+        list(in_parallel(abs, [("text",)], scheduler=cluster.address))
+    assert list(in_parallel(abs, [(-1,)], scheduler=cluster.address)) == [(0, 1)]
+
+
+def test_scheduler_without_workers_and_a_lost_one(frail, tmp_path, monkeypatch):
+    cluster = Cluster(tmp_path)
+    try:
+        monkeypatch.setattr(parallel, "CONNECT", 2)
+        with pytest.raises(CourseError, match=r"has no workers; start some with: dask worker tcp"):
+            list(in_parallel(abs, [(-1,)], scheduler=cluster.address))
+        cluster.add(1)
+        monkeypatch.setattr(parallel, "CONNECT", 30)
+        calls = [(str(tmp_path), 0), (str(tmp_path), 1, True)]
+        results = in_parallel(frail.number, calls, scheduler=cluster.address)
+        assert next(results)[0] == 0
+        cluster.scheduler.kill()
+        with pytest.raises(CourseError, match=r"scheduler='tcp.* run it again") as caught:
+            next(results)
+        assert "\n" not in str(caught.value)
+    finally:
+        (tmp_path / "enough").touch()
+        cluster.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["", "8786", "localhost:8786", "tcp://", "tcp://a", "tcp://a:b", "tcp://a:1/x",
+                "http://a:1", "tcp://a b:1", "tcp://a:1\n", 8786],
+)  # fmt: skip
+def test_a_malformed_address(address):
+    with pytest.raises(CourseError, match=r"scheduler=.*: give an address like tcp://") as caught:
+        connect(address)
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_answers_there(monkeypatch):
+    monkeypatch.setattr(parallel, "CONNECT", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        taken = silent.getsockname()[1]
+        for port in (1, taken, 99999):
+            start = time.monotonic()
+            with pytest.raises(CourseError, match=r"no answer \(.*start it with: dask scheduler$"):
+                connect(f"tcp://127.0.0.1:{port}")
+            assert time.monotonic() - start < 10
+
+
+def test_without_dask(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(CourseError, match=r"pip install 'patchcore-helpers\[scale\]'$"):
+        list(in_parallel(abs, [(-1,)], scheduler="tcp://127.0.0.1:1"))
+    assert list(in_parallel(abs, [(-1,)])) == [(0, 1)]
+
+
+def suicide(number):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_processes_killed_twice_are_given_up():
+    with pytest.raises(CourseError, match=r"n_jobs=2: processes were killed twice .* goes on"):
+        list(in_parallel(suicide, [(0,), (1,), (2,)], n_jobs=2))
+    assert sorted(in_parallel(abs, [(-1,), (-2,)], n_jobs=2)) == [(0, 1), (1, 2)]
+
+
+def test_runner_sends_what_can_be_sent_and_says_what_cannot(tmp_path, monkeypatch, capsys):
+    for name, source in (("with", 'scheduler: str = ""\nn: int = 1'), ("without", "n: int = 1")):
+        cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+
+    def run(*names, address="tcp://127.0.0.1:1"):
+        words = [str(tmp_path / f"{name}.ipynb") for name in names]
+        return main(["run", *words, "--scheduler", address, "--output", str(tmp_path / "out")])
+
+    assert run("with") == run("with", "without") == run("with", address="here") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "no answer" in lines[0] and "give an address like" in lines[2]
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(parallel, "connect", lambda address: socket.socket())
+    monkeypatch.setattr(runner, "Batch", lambda jobs, *_: sys.exit(jobs[0].parameters["scheduler"]))
+    with pytest.raises(SystemExit, match=r"^tcp://127\.0\.0\.1:1$"):
+        run("with", "without")
+    assert capsys.readouterr().err == "--scheduler: not for without, which run here\n"
