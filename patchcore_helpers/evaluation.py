@@ -175,10 +175,12 @@ def nested_patch_scores(model, images, sizes, progress=None):
     -------
     float32 array of shape (len(sizes), n, rows, columns)
     """
-    parts = []
-    for batch in model.extractor_.patches(list(images), progress):
+
+    def look(batch):
         l2 = nested_min_distances(model._vectors(batch.numpy()), model.memory_bank_, sizes)
-        parts.append(model._distance(l2).reshape(len(sizes), *batch.shape[:3]))
+        return model._distance(l2).reshape(len(sizes), *batch.shape[:3])
+
+    parts = list(model.extractor_.patches(list(images), progress, look))
     return np.concatenate(parts, axis=1)
 
 

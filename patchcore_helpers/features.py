@@ -1,9 +1,9 @@
 """From images to patch vectors: resize, normalise, run the backbone, join its layers."""
 
+import itertools
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import islice
 from numbers import Integral
 
 import numpy as np
@@ -115,6 +115,44 @@ def aggregate(maps, aggregation="concat", neighbourhood=3):
     return F.adaptive_avg_pool1d(joined.flatten(1, 2), PAPER_CHANNELS).unflatten(1, grid)
 
 
+def in_lanes(function, parts):
+    """Apply a function to parts, several at a time, each in a thread with its share of the cores.
+
+    A network keeps two cores busier with two batches at a time than with one after the other. At
+    most one part more than there are lanes is under way or waits to be taken.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one part.
+    parts : iterable
+
+    Yields
+    ------
+    The results, in the order of the parts.
+
+    Examples
+    --------
+    >>> list(in_lanes(len, ["a", "bc", ""]))
+    [1, 2, 0]
+    """
+    parts = iter(parts)
+    first = list(itertools.islice(parts, 2))
+    cores = torch.get_num_threads()
+    lanes = min(cores, 4) if len(first) > 1 else 1
+    if lanes == 1:
+        yield from map(function, itertools.chain(first, parts))
+        return
+    with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (cores // lanes,)) as pool:
+        waiting = deque()
+        for part in itertools.chain(first, parts):
+            waiting.append(pool.submit(function, part))
+            if len(waiting) > lanes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 class Extractor:
     """Turns images into feature maps and patch vectors, batch by batch.
 
@@ -187,38 +225,30 @@ class Extractor:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return (pixels.float() / 255 - self.mean) / self.std
 
+    def _maps(self, items):
+        """The maps of one batch, in the chosen precision."""
+        images = torch.stack([self.prepare(item) for item in items])
+        images = images.contiguous(memory_format=torch.channels_last)
+        reduced = self.dtype is torch.bfloat16
+        with torch.autocast("cpu", torch.bfloat16) if reduced else nullcontext():
+            try:
+                maps = self.backbone.maps(images)
+            except (RuntimeError, AssertionError) as error:
+                raise CourseError(
+                    f"backbone {self.backbone.name!r}: cannot take images of {self.input_size} "
+                    f"(height, width) pixels ({' '.join(str(error).split())[:120]}); "
+                    "change image_size"
+                ) from None
+        return [m.to(self.dtype) for m in maps]
+
     def _batches(self, items):
-        """Normalised batches; the images of the next one are decoded while this one is computed."""
-        with ThreadPoolExecutor(2) as pool:
-            source, ahead = iter(items), deque()
-
-            def decode_ahead():
-                wanted = 2 * self.batch_size - len(ahead)
-                ahead.extend(pool.submit(self.prepare, item) for item in islice(source, wanted))
-
-            decode_ahead()
-            while ahead:
-                batch = [ahead.popleft().result() for _ in range(min(self.batch_size, len(ahead)))]
-                decode_ahead()
-                yield torch.stack(batch)
+        return (items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size))
 
     def compute_maps(self, items):
         """Run the network; yield per batch the list of its layers' maps in the chosen precision."""
-        reduced = self.dtype is torch.bfloat16
-        for images in self._batches(items):
-            images = images.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16) if reduced else nullcontext():
-                try:
-                    maps = self.backbone.maps(images)
-                except (RuntimeError, AssertionError) as error:
-                    raise CourseError(
-                        f"backbone {self.backbone.name!r}: cannot take images of {self.input_size} "
-                        f"(height, width) pixels ({' '.join(str(error).split())[:120]}); "
-                        "change image_size"
-                    ) from None
-            yield [m.to(self.dtype) for m in maps]
+        yield from in_lanes(self._maps, self._batches(items))
 
-    def patches(self, items, progress=None):
+    def patches(self, items, progress=None, then=None):
         """Yield patch vectors by batch, float32 tensors of shape (b, height, width, channels).
 
         Parameters
@@ -226,15 +256,24 @@ class Extractor:
         items : sequence of samples, paths, PIL images or uint8 arrays
         progress : str, optional
             Label of a progress bar on standard error; none without it.
+        then : function, optional
+            Makes what is yielded of each batch of patch vectors, in the batch's own thread.
         """
-        maps = self.cache.maps(self, items) if self.cache else self.compute_maps(items)
+
+        def finish(maps):
+            with torch.inference_mode():
+                maps = [m.float() for m in maps]
+                patches = aggregate(maps, self.aggregation, self.neighbourhood)
+            return then(patches) if then else patches
+
+        if self.cache:
+            batches = in_lanes(finish, self.cache.maps(self, items))
+        else:
+            batches = in_lanes(lambda part: finish(self._maps(part)), self._batches(items))
         with tqdm(total=len(items), desc=progress, unit="image", disable=not progress) as bar:
-            for batch in maps:
-                with torch.inference_mode():
-                    yield aggregate(
-                        [m.float() for m in batch], self.aggregation, self.neighbourhood
-                    )
-                bar.update(len(batch[0]))
+            for batch in batches:
+                yield batch
+                bar.update(min(self.batch_size, bar.total - bar.n))
 
     def extract(self, items, progress=None):
         """All patch vectors at once, float32 array of shape (n, height, width, channels)."""

@@ -305,7 +305,8 @@ class PatchCore(BaseEstimator):
         images = list(images)
         if not images:
             raise CourseError("no images: give at least one")
-        for batch in self.extractor_.patches(images, self._label("score")):
+
+        def look(batch):
             vectors = self._vectors(batch.numpy())
             l2, rows = self.search_.query(vectors, self.n_neighbors)
             distances = self._distance(l2)
@@ -316,7 +317,9 @@ class PatchCore(BaseEstimator):
                 scores = self._reweighted(values.reshape(len(batch), -1), per_image, nearest)
             else:
                 scores = image_scores(values, self.image_score)
-            yield Inspection(scores, values)
+            return Inspection(scores, values)
+
+        yield from self.extractor_.patches(images, self._label("score"), look)
 
     def _reweighted(self, values, vectors, nearest):
         """Eq. 7: the largest patch score, times one minus the softmax share of its nearest row

@@ -98,9 +98,10 @@ class StripPatchCore(BaseEstimator):
         size = min(self.piece, whole)
         extractor = copy(self.extractor_)
         extractor.input_size = (padded.shape[0], size + 2 * self.context)
-        grids, places = [], []
-        for x in offsets(whole, size, size):
-            (patches,) = extractor.patches([padded[:, x : x + size + 2 * self.context]])
+        extractor.batch_size, grids, places = 1, [], []
+        starts = offsets(whole, size, size)
+        pieces = [padded[:, x : x + size + 2 * self.context] for x in starts]
+        for x, patches in zip(starts, extractor.patches(pieces), strict=True):
             step = extractor.input_size[1] // patches.shape[2]
             cut, (rows, columns) = self.context // step, patches.shape[1:3]
             grids.append(patches[0, cut : rows - cut, cut : columns - cut].numpy())
