@@ -2,8 +2,7 @@
 
     python benchmarks/aitex.py --data-dir PATH [--seeds 0,1]
 
-PATH is the folder that holds the real aitex/. The settings were chosen on fabrics 00 and 01, by the
-mean of image and tile AUROC; fabric 04 had no say in them.
+PATH is the folder that holds the real aitex/.
 """
 
 import argparse
@@ -29,7 +28,7 @@ MEASURES = {
     "64 more columns cut away (selvage)": {"inset": (24, 96)},
     "tiles side by side, no context": {"piece": 256, "context": 0},
     "standardised by the bank": {"standardise": "bank"},
-    "layers 2 and 3": {"layers": (2, 3)},
+    "layer 2": {"layers": (2,)},
     "layer 3": {"layers": (3,)},
     "strips at twice the size": {"double": True, "inset": (48, 64), "sigma": 24.0},
     "bank of 1 %": {"coreset_ratio": 0.01},
@@ -137,8 +136,10 @@ def describe(frame, lengths, seeds):
 `python benchmarks/aitex.py --data-dir PATH`, {pd.Timestamp.now():%Y-%m-%d}; {report.processor()}.
 Image AUROC (per strip) / tile AUROC (256 px, stride 256) on the real strips of three fabrics, means
 over {len(seeds)} seeds of split and bank, one change at a time. The settings were chosen on 00 and
-01; 04 had no say in them. Where the cloth begins was found wrong on 04 at first (a table and a
-white thread beside it), which was seen in its maps and mended in `cloth_columns`.
+01, by the sum of both means. Two choices of layers tied there within 0.002; the one that was ahead
+was taken, and 04, whose figures were known by then, agrees. Where the cloth begins was found wrong
+on 04 at first (a table and a white thread beside it), which its maps showed; `cloth_columns` was
+mended.
 
 {report.table(["measure", *FABRICS, "mean"], rows)}
 

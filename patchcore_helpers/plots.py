@@ -601,3 +601,72 @@ def ratio_view(table, row, sample, anomaly_map, limits):
     scale = overlay(right, sample.read(), anomaly_map, limits)
     figure.colorbar(scale, ax=right, label="anomaly map (L2 distance)")
     return figure
+
+
+def reconstructions(samples, drawn, errors, maps, titles, limits):
+    """A row per image: itself, an autoencoder's drawing, its squared error, PatchCore's map.
+
+    Parameters
+    ----------
+    samples : list of Sample
+    drawn : array of shape (n, height, width, 3), 0 to 1
+    errors, maps : arrays of shape (n, height, width)
+    titles : list of (over the error, over PatchCore's map)
+    limits : two (low, high), of errors and of maps
+        See `overlay`.
+    """
+    rows = len(samples)
+    figure, axes = plt.subplots(rows, 4, figsize=(9, 2.45 * rows + 0.6), squeeze=False)
+    for ax, sample, picture, error, heat, title in zip(
+        axes, samples, drawn, errors, maps, titles, strict=True
+    ):
+        pixels = _picture(ax[0], sample, sample.kind)
+        _picture(ax[1], (picture.clip(0, 1) * 255).astype(np.uint8), "drawn again")
+        scales = [overlay(ax[2], pixels, error, limits[0]), overlay(ax[3], pixels, heat, limits[1])]
+        for axis, text in zip(ax[2:], title, strict=True):
+            axis.set_title(text, fontsize=10)
+        mask = sample.mask()
+        if mask is not None and mask.any():
+            ax[0].contour(mask, levels=[0.5], colors=[SKY], linewidths=1.5)
+    labels = ("squared error\n(of the image's variance)", "anomaly map\n(L2 distance)")
+    for column, scale, label in zip((2, 3), scales, labels, strict=True):
+        figure.colorbar(scale, ax=axes[:, column], location="bottom", label=label, aspect=12)
+    return figure
+
+
+def few_shot(table):
+    """Image AUROC against the number of training images: mean of the draws, and their range.
+
+    Parameters
+    ----------
+    table : DataFrame with the columns images and image_auroc, one row per draw
+    """
+    summary = table.groupby("images")["image_auroc"].agg(["mean", "min", "max"])
+    figure, ax = plt.subplots(figsize=(8, 3.6))
+    ax.fill_between(summary.index, summary["min"], summary["max"], alpha=0.25, label="range")
+    ax.plot(summary.index, summary["mean"], "o-", label="mean of the draws")
+    log_scale(ax.xaxis)
+    ax.set_xticks(summary.index)
+    ax.set(xlabel="training images", ylabel="image AUROC")
+    ax.legend(loc="lower right")
+    return figure
+
+
+def maps_beside(pictures, maps, titles, limits):
+    """Each picture with its anomaly map to its right, one colour scale for all.
+
+    Parameters
+    ----------
+    pictures : list of samples, paths, PIL images or uint8 arrays
+    maps : array of shape (n, height, width)
+    titles : list of (over the picture, over its map)
+    limits : (low, high)
+        See `overlay`.
+    """
+    figure, axes = plt.subplots(1, 2 * len(pictures), figsize=(9, 2.6), squeeze=False)
+    for n, (picture, anomaly_map, title) in enumerate(zip(pictures, maps, titles, strict=True)):
+        pixels = _picture(axes[0][2 * n], picture, title[0])
+        scale = overlay(axes[0][2 * n + 1], pixels, anomaly_map, limits)
+        axes[0][2 * n + 1].set_title(title[1], fontsize=10)
+    figure.colorbar(scale, ax=axes, label="anomaly map\n(L2 distance)", shrink=0.8)
+    return figure

@@ -27,7 +27,7 @@ from .tiling import cloth_columns, manifest, offsets, tile, untile
 STEP = 32  # pixels: at its multiples the grids of all layers agree
 TILE = 256  # pixels a side
 SETTINGS = {
-    **{"layers": (2,), "coreset_ratio": 0.05, "sampler": "k_center", "image_size": 256},
+    **{"layers": (2, 3), "coreset_ratio": 0.05, "sampler": "k_center", "image_size": 256},
     **{"sigma": 12.0, "n_neighbors": 3},
 }
 
