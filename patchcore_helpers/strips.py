@@ -12,7 +12,6 @@ from dataclasses import replace
 from numbers import Integral
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
@@ -22,7 +21,7 @@ from .errors import CourseError
 from .images import read_image
 from .neighbours import check_patches
 from .patchcore import PatchCore, conformal_threshold, smooth_maps
-from .tiling import cloth_columns, manifest, offsets, tile, untile
+from .tiling import cloth_columns, manifest, offsets, tile
 
 STEP = 32  # pixels: at its multiples the grids of all layers agree
 TILE = 256  # pixels a side
@@ -98,16 +97,17 @@ class StripPatchCore(BaseEstimator):
         size = min(self.piece, whole)
         extractor = copy(self.extractor_)
         extractor.input_size = (padded.shape[0], size + 2 * self.context)
-        extractor.batch_size, grids, places = 1, [], []
+        extractor.batch_size, grid = 1, None
         starts = offsets(whole, size, size)
         pieces = [padded[:, x : x + size + 2 * self.context] for x in starts]
         for x, patches in zip(starts, extractor.patches(pieces), strict=True):
             step = extractor.input_size[1] // patches.shape[2]
             cut, (rows, columns) = self.context // step, patches.shape[1:3]
-            grids.append(patches[0, cut : rows - cut, cut : columns - cut].numpy())
-            places.append((x // step, 0, *grids[-1].shape[1::-1]))
-        places = pd.DataFrame(places, columns=["x", "y", "width", "height"])
-        return untile(grids, places), step
+            part = patches[0, cut : rows - cut, cut : columns - cut].numpy()
+            if grid is None:
+                grid = np.empty((len(part), whole // step, part.shape[2]), np.float32)
+            grid[:, x // step : x // step + part.shape[1]] = part
+        return grid, step
 
     def _inner(self, image):
         """Where in a strip scores count, and its standardised patches: (window, grid, step)."""
@@ -120,8 +120,9 @@ class StripPatchCore(BaseEstimator):
         spans = ((rows, height), (columns, last - first))
         grid = grid[tuple(np.s_[cut // step : -(-(end - cut) // step)] for cut, end in spans)]
         if self.standardise == "strip":
-            grid = grid - grid.mean((0, 1))
-            grid /= np.maximum(grid.std((0, 1)), 1e-6)
+            grid -= grid.mean((0, 1))  # in place: the grid of a long strip is large
+            variance = np.einsum("ijk,ijk->k", grid, grid) / grid[..., 0].size
+            grid /= np.maximum(np.sqrt(variance), 1e-6)
         return window, grid, step
 
     def fit(self, strips, y=None):
