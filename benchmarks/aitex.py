@@ -37,14 +37,15 @@ MEASURES = {
     "no smoothing": {"sigma": 0},
 }
 LONG = """
-import resource, sys, time
+import sys, time
 import numpy as np
+from patchcore_helpers.lesson import peak_rss_mb
 from patchcore_helpers.strips import StripPatchCore
 rng = np.random.default_rng(0)
 model = StripPatchCore().fit([rng.integers(60, 120, (256, 4096), np.uint8)] * 4)
 start = time.perf_counter()
 model.anomaly_map(rng.integers(60, 120, (256, int(sys.argv[1])), np.uint8))
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - start, peak_rss_mb())
 """
 
 
@@ -83,17 +84,13 @@ def measure(category, maps):
     return image, image_auroc(tiles.label.to_numpy(int), tiles.score.to_numpy())
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", required=True, metavar="PATH")
-    parser.add_argument("--seeds", default="0")
-    args = parser.parse_args()
-    seeds = [int(seed) for seed in args.seeds.split(",")]
+def all_measures(data_dir, seeds):
+    """One row per measure, fabric and seed."""
     rows = []
     for name, changes in MEASURES.items():
         for fabric in FABRICS:
             for seed in seeds:
-                category = load_category(f"aitex/{fabric}", data_dir=args.data_dir, seed=seed)
+                category = load_category(f"aitex/{fabric}", data_dir=data_dir, seed=seed)
                 maps, seconds = maps_of(category, seed, **changes)
                 image, tile = measure(category, maps)
                 row = (name, fabric, seed, image.estimate, image.low, image.high, tile, seconds)
@@ -105,8 +102,19 @@ def main():
                     rows.append((*score, other.estimate, other.low, other.high, tile, seconds))
                 print(*row, flush=True)
     columns = ["measure", "fabric", "seed", "image", "low", "high", "tile", "seconds"]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame.to_csv(report.RESULTS / "aitex.csv", index=False, float_format="%.4f")
+    return pd.DataFrame(rows, columns=columns)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", metavar="PATH", help="else the last measures are kept")
+    parser.add_argument("--seeds", default="0")
+    args = parser.parse_args()
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    csv = report.RESULTS / "aitex.csv"
+    if args.data_dir:
+        all_measures(args.data_dir, seeds).to_csv(csv, index=False, float_format="%.4f")
+    frame = pd.read_csv(csv, dtype={"fabric": str})
     lengths = []
     for width in (4096, 8192, 16_384, 32_768, 65_536):
         done = subprocess.run(
@@ -115,11 +123,12 @@ def main():
         seconds, peak = map(float, done.stdout.split())
         lengths.append((width, f"{seconds:.2f}", f"{4096e3 * seconds / width:.0f}", f"{peak:.0f}"))
         print(*lengths[-1], flush=True)
-    report.write_part("aitex", describe(frame, lengths, seeds))
+    report.write_part("aitex", describe(frame, lengths))
 
 
-def describe(frame, lengths, seeds):
+def describe(frame, lengths):
     """The part of benchmarks/README.md."""
+    seeds = sorted(frame.seed.unique())
     means = frame.groupby(["measure", "fabric"], sort=False)[["image", "tile"]].mean().unstack()
     rows = []
     for name, row in means.iterrows():

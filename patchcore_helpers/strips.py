@@ -10,8 +10,10 @@ strip to the next, and a defect is too small to move them.
 from copy import copy
 from dataclasses import replace
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
@@ -34,6 +36,18 @@ SETTINGS = {
 def _pixels(item):
     """A sample, path, PIL image or uint8 array as uint8 of shape (height, width, 3)."""
     return np.asarray(item.read() if hasattr(item, "label") else read_image(item))
+
+
+class Piece(NamedTuple):
+    """Some rows and columns of a cloth, mirrored ones too; copied when they are read."""
+
+    cloth: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    label: int = 0
+
+    def read(self):
+        return Image.fromarray(self.cloth[np.ix_(self.rows, self.columns)])
 
 
 class StripPatchCore(BaseEstimator):
@@ -73,7 +87,7 @@ class StripPatchCore(BaseEstimator):
     ((64, 400), (3,))
     """
 
-    def __init__(self, model=None, *, piece=1024, context=64, inset=(24, 32), standardise="strip"):
+    def __init__(self, model=None, *, piece=512, context=64, inset=(24, 32), standardise="strip"):
         self.model, self.piece, self.context = model, piece, context
         self.inset, self.standardise = inset, standardise
 
@@ -91,19 +105,21 @@ class StripPatchCore(BaseEstimator):
             Pixels from one patch to the next.
         """
         more = [-length % STEP for length in cloth.shape[:2]]
-        around = [(self.context, self.context + length) for length in more]
-        padded = np.pad(cloth, (*around, (0, 0)), mode="reflect")
+        rows, columns = (
+            np.pad(np.arange(length), (self.context, self.context + extra), mode="reflect")
+            for length, extra in zip(cloth.shape[:2], more, strict=True)
+        )
         whole = cloth.shape[1] + more[1]
         size = min(self.piece, whole)
         extractor = copy(self.extractor_)
-        extractor.input_size = (padded.shape[0], size + 2 * self.context)
+        extractor.input_size = (len(rows), size + 2 * self.context)
         extractor.batch_size, grid = 1, None
         starts = offsets(whole, size, size)
-        pieces = [padded[:, x : x + size + 2 * self.context] for x in starts]
+        pieces = [Piece(cloth, rows, columns[x : x + size + 2 * self.context]) for x in starts]
         for x, patches in zip(starts, extractor.patches(pieces), strict=True):
             step = extractor.input_size[1] // patches.shape[2]
-            cut, (rows, columns) = self.context // step, patches.shape[1:3]
-            part = patches[0, cut : rows - cut, cut : columns - cut].numpy()
+            cut, (high, wide) = self.context // step, patches.shape[1:3]
+            part = patches[0, cut : high - cut, cut : wide - cut].numpy()
             if grid is None:
                 grid = np.empty((len(part), whole // step, part.shape[2]), np.float32)
             grid[:, x // step : x // step + part.shape[1]] = part
@@ -170,6 +186,11 @@ class StripPatchCore(BaseEstimator):
         mean, deviation = self.statistics_
         return (vectors - mean) / deviation
 
+    def _scores(self, grid):
+        model = self.patchcore_
+        l2, _ = model.search_.query(self._relative(model._vectors(grid)), model.n_neighbors)
+        return model._distance(l2).mean(1).reshape(grid.shape[:2])
+
     def anomaly_map(self, strip):
         """One stitched map at the strip's size; 0 where there is no cloth.
 
@@ -185,11 +206,13 @@ class StripPatchCore(BaseEstimator):
         model, image = self.patchcore_, _pixels(strip)
         out = np.zeros(image.shape[:2], np.float32)
         window, grid, step = self._inner(image)
+        del image  # what is large goes when it is used up, for the sake of long strips
         if grid is not None:
-            l2, _ = model.search_.query(self._relative(model._vectors(grid)), model.n_neighbors)
-            scores = model._distance(l2).mean(1).reshape(1, *grid.shape[:2])
+            parts = np.array_split(grid, -(-grid.shape[1] // 512), axis=1)  # to copy little at once
+            scores = np.concatenate([self._scores(part) for part in parts], axis=1)
             size = tuple(step * n for n in grid.shape[:2])
-            smooth = smooth_maps(scores, size, model.sigma)[0]
+            del grid, parts
+            smooth = smooth_maps(scores[None], size, model.sigma)[0]
             beyond = [cut % step for cut in self.inset]  # where an inset cuts a patch
             height, width = out[window].shape
             out[window] = smooth[beyond[0] :, beyond[1] :][:height, :width]
