@@ -611,19 +611,19 @@ def reconstructions(samples, drawn, errors, maps, titles, limits):
     samples : list of Sample
     drawn : array of shape (n, height, width, 3), 0 to 1
     errors, maps : arrays of shape (n, height, width)
-    titles : list of (over the error, over PatchCore's map)
+    titles : list of (over the image, over the error, over PatchCore's map)
     limits : two (low, high), of errors and of maps
         See `overlay`.
     """
     rows = len(samples)
-    figure, axes = plt.subplots(rows, 4, figsize=(9, 2.45 * rows + 0.6), squeeze=False)
+    figure, axes = plt.subplots(rows, 4, figsize=(9, 2.35 * rows + 0.5), squeeze=False)
     for ax, sample, picture, error, heat, title in zip(
         axes, samples, drawn, errors, maps, titles, strict=True
     ):
-        pixels = _picture(ax[0], sample, sample.kind)
+        pixels = _picture(ax[0], sample, title[0])
         _picture(ax[1], (picture.clip(0, 1) * 255).astype(np.uint8), "drawn again")
         scales = [overlay(ax[2], pixels, error, limits[0]), overlay(ax[3], pixels, heat, limits[1])]
-        for axis, text in zip(ax[2:], title, strict=True):
+        for axis, text in zip(ax[2:], title[1:], strict=True):
             axis.set_title(text, fontsize=10)
         mask = sample.mask()
         if mask is not None and mask.any():
@@ -652,21 +652,25 @@ def few_shot(table):
     return figure
 
 
-def maps_beside(pictures, maps, titles, limits):
-    """Each picture with its anomaly map to its right, one colour scale for all.
+def matches(image, places, origins, grid):
+    """Where the nearest stored patches of an image's patches stood, in their own images.
 
     Parameters
     ----------
-    pictures : list of samples, paths, PIL images or uint8 arrays
-    maps : array of shape (n, height, width)
-    titles : list of (over the picture, over its map)
-    limits : (low, high)
-        See `overlay`.
+    image : sample, path, PIL image or uint8 array
+    places, origins : int arrays of shape (n, 2)
+        Grid row and column of each patch, and of its nearest patch in the memory bank.
+    grid : (rows, columns)
     """
-    figure, axes = plt.subplots(1, 2 * len(pictures), figsize=(9, 2.6), squeeze=False)
-    for n, (picture, anomaly_map, title) in enumerate(zip(pictures, maps, titles, strict=True)):
-        pixels = _picture(axes[0][2 * n], picture, title[0])
-        scale = overlay(axes[0][2 * n + 1], pixels, anomaly_map, limits)
-        axes[0][2 * n + 1].set_title(title[1], fontsize=10)
-    figure.colorbar(scale, ax=axes, label="anomaly map\n(L2 distance)", shrink=0.8)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=(1, 1.3))
+    pixels = _picture(left, image, "from a patch to the place of its match")
+    scale = np.array([pixels.height, pixels.width]) / grid
+    shown = (places % 8 == 4).all(axis=1)  # more arrows would hide each other
+    start, move = (places[shown] + 0.5) * scale, (origins - places)[shown] * scale
+    left.plot(*start.T[::-1], "o", ms=7, color=DEFECT, mec="white")
+    left.quiver(*start.T[::-1], *move.T[::-1], angles="xy", scale_units="xy", scale=1,
+                color=DEFECT, width=0.008, ec="white", lw=0.5)  # fmt: skip
+    away = np.linalg.norm((origins - places) / np.array(grid), axis=1)
+    right.hist(away, 30, color=NORMAL)
+    right.set(xlabel="way from a patch to its match (sides of the image)", ylabel="patches")
     return figure

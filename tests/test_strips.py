@@ -106,6 +106,18 @@ def test_neither_margin_nor_table_nor_edge_counts(normal):
     ).all()
 
 
+def test_a_strip_in_other_light_is_standardised_by_itself(normal):
+    bright = [np.clip(1.25 * cloth(s).astype(float), 0, 254).astype(np.uint8) for s in (50, 51)]
+    plain = [cloth(s) for s in (50, 51)]
+    gain = {}
+    for how in ("strip", "bank"):
+        model = make(inset=(0, 0), standardise=how).fit(normal)
+        gain[how] = (model.score(bright) / model.score(plain)).mean()
+    assert abs(gain["strip"] - 1) < 0.5 * abs(gain["bank"] - 1)
+    with pytest.raises(CourseError, match="standardise='both': choose strip or bank"):
+        make(standardise="both").fit(normal)
+
+
 def test_strips_of_any_size(normal):
     model = make(piece=256).fit(normal)
     for height, width in ((64, 48), (64, 3796), (50, 333), (96, 700)):

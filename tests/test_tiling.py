@@ -160,6 +160,25 @@ def test_a_table_beside_the_cloth_is_found(width):
     assert abs(first - width) <= 6 and last == 1200
 
 
+@pytest.mark.parametrize("gap", [0, 50])
+def test_a_white_line_ends_a_table_that_is_no_brighter(gap):
+    image, _ = fabric("twill", 256, 2000, seed=4)
+    rng = np.random.default_rng(1)
+    table = image[:, 300:].mean() + 8 * rng.standard_normal((256, 290))
+    image[:, :290] = np.clip(table, 0, 240)
+    edge = 300 + np.rint(2 * np.sin(np.arange(256) / 20)).astype(int)  # it winds by a few pixels
+    for row in range(256 - gap):  # and may be hidden in places
+        image[row, edge[row] - 3 : edge[row]] = 255
+    first, last = cloth_columns(image)
+    assert 298 <= first <= 303 and last == 2000
+
+
+def test_a_white_line_far_inside_is_a_defect():
+    image, _ = fabric("plain", 256, 2000, seed=4)
+    image[:, 900:903] = 255
+    assert cloth_columns(image) == (0, 2000)
+
+
 def test_no_cloth():
     assert cloth_columns(np.full((256, 4096), 255, np.uint8)) == (0, 0)
 
