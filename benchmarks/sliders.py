@@ -76,9 +76,14 @@ def main():
             rows.append((name, variable, *measure(explorer, args.draws)))
     columns = ["notebook", "figure", "compute p95 (ms)", "picture p95 (ms)", "draws"]
     table = pd.DataFrame(rows, columns=columns).round(1)
+    kept = report.RESULTS / "sliders.csv"
+    if kept.exists():  # notebooks that are not measured now keep their last rows
+        last = pd.read_csv(kept)
+        last = last[~last["notebook"].isin(args.notebooks)]
+        table = pd.concat([last, table]).sort_values("notebook", kind="stable")
     print(table.to_string(index=False))
     report.RESULTS.mkdir(exist_ok=True)
-    table.to_csv(report.RESULTS / "sliders.csv", index=False)
+    table.to_csv(kept, index=False)
     report.write_part(
         "sliders",
         f"""## Interactive figures
