@@ -238,7 +238,8 @@ def write_report(frame, folder):
     if "shards" in set(frame.part):
         some = frame[frame.part == "shards"].astype({"shards": int, "m": int})
         exact = some[some.shards == 1]
-        parts.append(f"""elpv/mono, {some.n.iloc[0]:,} x 152, {some.k.iloc[0]:,} chosen; means over
+        n, k = int(some.n.iloc[0]), int(some.k.iloc[0])
+        parts.append(f"""elpv/mono, {n:,} x 152, {k:,} chosen; means over
 {exact.seed.nunique()} seeds. The radius is the true one over all vectors, unprojected; exact greedy
 k-center reaches {exact.radius.mean():.2f} and AUROC {exact.auroc.mean():.4f}
 ({exact.auroc.min():.4f} to {exact.auroc.max():.4f}) in {exact.seconds.mean():.1f} s. Memory is a

@@ -84,7 +84,7 @@ def make_search(search="exact", random_state=0):
     if unknown := [name for name in settings if name not in SETTINGS[kind]]:
         known = ", ".join(SETTINGS[kind]) or "none"
         raise CourseError(f"search: {kind} has no setting {unknown[0]!r}; it has {known}")
-    made = {"exact": ExactSearch, "sklearn": SklearnSearch}.get(kind)
+    made = KINDS.get(kind)
     if made is None:
         from .faiss_search import FaissSearch as made  # which draws on this module
     made = made()
@@ -183,3 +183,6 @@ class SklearnSearch(ExactSearch):
     def _query(self, patches, k):
         near = self.index.kneighbors((patches - self.mean).numpy(), k, return_distance=False)
         return self._rerank(patches, torch.from_numpy(near), self.bank[near], k)
+
+
+KINDS = {"exact": ExactSearch, "sklearn": SklearnSearch}  # all others are FAISS's
