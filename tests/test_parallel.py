@@ -15,6 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 from miniatures import make_mvtec
 from test_exp1 import comparable
 
@@ -64,6 +65,7 @@ def frail(tmp_path_factory):
         )  # of the processes that are started
         import frail
 
+        get_reusable_executor().shutdown(wait=True)  # workers of other tests do not know the module
         yield frail
 
 
