@@ -86,3 +86,17 @@ def shared():
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """One browser for all tests: Playwright cannot be started twice in a thread."""
+    from lab_harness import CHROMIUM_FLAGS, find_chromium
+
+    path = find_chromium()
+    if path is None:
+        pytest.skip("Chromium not found: install it, e.g. apt-get install chromium")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()

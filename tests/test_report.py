@@ -139,26 +139,20 @@ def test_nothing_in_a_page_comes_from_a_file_name(report):
     assert "http" not in (root / "index.html").read_text("utf-8")
 
 
-def test_the_report_opens_in_a_browser(report):
-    from lab_harness import CHROMIUM_FLAGS, find_chromium
-
-    if (path := find_chromium()) is None:
-        pytest.skip("Chromium not found: install it, e.g. apt-get install chromium")
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-        page = browser.new_page(viewport={"width": 900, "height": 700})
-        alerts, errors = [], []
-        page.on("dialog", lambda dialog: alerts.append(dialog.message))
-        page.on("requestfailed", lambda request: errors.append(request.url))
-        page.goto((report[0] / "index.html").as_uri())
-        page.evaluate("for (const image of document.images) image.loading = 'eager'")
-        page.wait_for_function("[...document.images].every(image => image.complete)")
-        widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
-        assert len(widths) == 20 and min(widths) > 0
-        assert page.evaluate("document.documentElement.scrollWidth") <= 900
-        assert (alerts, errors) == ([], [])
-        page.get_by_text("scores.csv").last.wait_for()
-        browser.close()
+def test_the_report_opens_in_a_browser(report, chromium):
+    page = chromium.new_page(viewport={"width": 900, "height": 700})
+    alerts, errors = [], []
+    page.on("dialog", lambda dialog: alerts.append(dialog.message))
+    page.on("requestfailed", lambda request: errors.append(request.url))
+    page.goto((report[0] / "index.html").as_uri())
+    page.evaluate("for (const image of document.images) image.loading = 'eager'")
+    page.wait_for_function("[...document.images].every(image => image.complete)")
+    widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert len(widths) == 20 and min(widths) > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 900
+    assert (alerts, errors) == ([], [])
+    page.get_by_text("scores.csv").last.wait_for()
+    page.close()
 
 
 def test_parameters_are_those_of_notebook_1(report, folder):

@@ -2,24 +2,13 @@ import os
 from pathlib import Path
 
 import pytest
-from lab_harness import CHROMIUM_FLAGS, Lab, find_chromium
+from lab_harness import Lab
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    path = find_chromium()
-    if path is None:
-        pytest.skip("Chromium not found: install it, e.g. apt-get install chromium")
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")
