@@ -75,26 +75,26 @@ def verdicts(runs):
     """What the experiments' committed runs say, in the words that they computed."""
     lines = []
     for name, run in runs.items():
-        if "gap" in run["results"]:
-            found, (title, _) = run["results"], question(name)
-            lines.append(
-                f"- [{title}](notebooks/{name}.ipynb) PatchCore reaches {found['image_auroc']:.3f} "
-                f"image AUROC on the solar cells, an autoencoder trained on the same images "
-                f"{found['ae_auroc']:.3f} with the best of three scores; verdict on PatchCore: "
-                f"{found['verdict']} ({found['gap']:+.3f}, interval {found['gap_low']:+.3f} to "
-                f"{found['gap_high']:+.3f})."
+        found, (title, _) = run["results"], question(name)
+        if "gap" in found:
+            text = (
+                f"PatchCore reaches {found['image_auroc']:.3f} image AUROC on the solar cells, an "
+                f"autoencoder trained on the same images {found['ae_auroc']:.3f} with the best of "
+                f"three scores; verdict on PatchCore: {found['verdict']} ({found['gap']:+.3f}, "
+                f"interval {found['gap_low']:+.3f} to {found['gap_high']:+.3f})."
             )
-        elif "verdict" in run["results"]:
-            title, _ = question(name)
-            lines.append(f"- [{title}](notebooks/{name}.ipynb) {run['results']['verdict']}")
-        elif "best_index" in run["results"]:
-            found, (title, _) = run["results"], question(name)
-            lines.append(
-                f"- [{title}](notebooks/{name}.ipynb) {found['best_index']} is "
-                f"{found['best_smaller']:.0f} times smaller and {found['best_speed']:.0f} times "
-                f"faster than FAISS flat, at {found['best_difference']:+.4f} image AUROC (first "
-                "category; chosen on the images that it is judged by)."
+        elif "verdict" in found:
+            text = found["verdict"]
+        elif "best_index" in found:
+            text = (
+                f"{found['best_index']} is {found['best_smaller']:.0f} times smaller and "
+                f"{found['best_speed']:.0f} times faster than FAISS flat, at "
+                f"{found['best_difference']:+.4f} image AUROC (first category; chosen on the "
+                "images that it is judged by)."
             )
+        else:
+            continue
+        lines.append(f"- [{title}](notebooks/{name}.ipynb) {text}")
     return "\n".join(lines)
 
 

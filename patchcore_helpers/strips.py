@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .coreset import SAMPLERS
 from .errors import CourseError
-from .images import read_image
+from .features import read_item
 from .neighbours import check_patches
 from .patchcore import PatchCore, conformal_threshold, smooth_maps
 from .tiling import cloth_columns, manifest, offsets, tile
@@ -35,7 +35,7 @@ SETTINGS = {
 
 def _pixels(item):
     """A sample, path, PIL image or uint8 array as uint8 of shape (height, width, 3)."""
-    return np.asarray(item.read() if hasattr(item, "label") else read_image(item))
+    return np.asarray(read_item(item))
 
 
 class Piece(NamedTuple):
