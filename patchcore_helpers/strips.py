@@ -87,7 +87,7 @@ class StripPatchCore(BaseEstimator):
     ((64, 400), (3,))
     """
 
-    def __init__(self, model=None, *, piece=512, context=64, inset=(24, 32), standardise="strip"):
+    def __init__(self, model=None, *, piece=512, context=128, inset=(24, 32), standardise="strip"):
         self.model, self.piece, self.context = model, piece, context
         self.inset, self.standardise = inset, standardise
 

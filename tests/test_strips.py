@@ -13,7 +13,7 @@ from patchcore_helpers.backbones import load_backbone
 from patchcore_helpers.evaluation import evaluate
 from patchcore_helpers.features import extract
 from patchcore_helpers.rendering import fabric, render_aitex
-from patchcore_helpers.strips import StripPatchCore, score_tiles, strip_score
+from patchcore_helpers.strips import SETTINGS, StripPatchCore, score_tiles, strip_score
 from patchcore_helpers.tiling import cloth_columns
 
 
@@ -47,6 +47,17 @@ def test_pieces_leave_no_seam(normal):
         np.testing.assert_allclose(pieces.anomaly_map(strip), expected, rtol=1e-3)
     narrow = make(piece=64, context=32).fit(normal)  # patches here see 33 pixels away
     assert np.abs(narrow.anomaly_map(strip) / expected - 1).max() > 1e-3
+
+
+def test_the_default_context_is_wide_enough_for_the_default_layers(normal):
+    inner = PatchCore(**SETTINGS, precision="float32")
+    apart = {}
+    for context in (StripPatchCore().context, 0):
+        model = StripPatchCore(inner, context=context, inset=(0, 0)).fit(normal)
+        strip = cloth(9, defect="stain")
+        one, two = (model.set_params(piece=piece).anomaly_map(strip) for piece in (128, 704))
+        apart[context] = np.abs(one - two).mean() / np.median(two)
+    assert apart.pop(0) > 0.02 and apart.popitem()[1] < 0.002
 
 
 def test_patches_inside_a_piece_are_those_of_the_extractor(normal):
@@ -149,8 +160,6 @@ def test_evaluate(rendered, capfd):
     assert cli.main(words) == 0
     output = json.loads(capfd.readouterr().out.splitlines()[-1])
     category = load_category("aitex/00", data_dir=rendered)
-    from patchcore_helpers.strips import SETTINGS
-
     model = StripPatchCore(PatchCore(**SETTINGS))
     results, inspection = evaluate(category, model)
     timed = ("fit_seconds", "score_seconds", "peak_rss_mb")
