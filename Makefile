@@ -25,14 +25,14 @@ course: setup  ## run all notebooks end to end on the embedded data, into output
 test: setup  ## run every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/patchcore-course verify
+	$(BIN)/python docs/verify.py
 	$(BIN)/python -m pytest -m "not slow and not network"
 
 lab: setup  ## open the course in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 verify: setup  ## check that every notebook keeps the form of a lesson
-	$(BIN)/patchcore-course verify
+	$(BIN)/python docs/verify.py
 
 bench: setup  ## measure the timed claims side by side; about an hour on an idle machine
 	cd benchmarks && ../$(BIN)/python extraction.py
@@ -48,5 +48,5 @@ clean:  ## remove what runs have written
 	rm -rf output .pytest_cache .ruff_cache .hypothesis
 
 readme: setup  ## take the runs in output/ over into docs/, and write the README's tables
-	$(BIN)/patchcore-course verify --summaries output --fix
+	$(BIN)/python docs/verify.py --summaries output --fix
 	$(BIN)/python docs/readme.py --take output

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from verify import committed_runs, save_summaries
 
 from patchcore_helpers.files import write_atomically
-from patchcore_helpers.lint import committed_runs, save_summaries
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, PICTURES = ROOT / "docs" / "runs", ROOT / "docs" / "pictures"

@@ -172,7 +172,6 @@ def build_parser(arguments=()):
 
     for name, module, text in (
         ("run", "runner", "run notebooks of the course, strictly"),
-        ("verify", "lint", "check that notebooks keep the form of a lesson"),
         ("prepare", "prepare", "bring a downloaded data set into the data folder"),
     ):
         sub = commands.add_parser(name, help=text)

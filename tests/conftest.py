@@ -1,5 +1,6 @@
 """What the tests share: tiny images and categories, real images, a cache of their own."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 settings.register_profile("same every time", deadline=None, derandomize=True)
 settings.load_profile("same every time")  # --hypothesis-profile default tries new examples
 
+sys.path.append(str(Path(__file__).parents[1] / "docs"))  # its scripts are tested too
 SHARED = Path(__file__).parents[2] / "shared"
 
 

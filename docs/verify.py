@@ -1,4 +1,10 @@
-"""Checks that every notebook keeps the skeleton of a lesson, and mends what needs no author.
+"""Check that every notebook keeps the form of a lesson, and mend what needs no author.
+
+    python docs/verify.py                            # all notebooks; or some: path, name, number
+    python docs/verify.py --fix                      # mend what can be mended
+    python docs/verify.py --summaries output --fix   # first take the runs in output/ over
+
+`make verify` does the first, `make readme` the last.
 
 A number in prose comes from a committed run. `docs/runs/<notebook>.json` holds what one run
 measured; the line `Time and memory: ...` is made from it, and so is whatever stands between
@@ -6,12 +12,14 @@ measured; the line `Time and memory: ...` is made from it, and so is whatever st
 (``image_auroc``) or by another one (``01_introduction.image_auroc``).
 """
 
+import argparse
 import ast
 import copy
 import itertools
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -230,7 +238,7 @@ def check(notebook, path, runs):
     if not summary or summary["code_sha256"] != sha256(*code):
         found.append(
             f"no run of this code in {runs.name}/{path.stem}.json; `patchcore-course run` it, "
-            "then `patchcore-course verify --summaries output --fix`"
+            "then `make readme`"
         )
     if not code or not code[-1].rstrip().endswith("lesson.finish()"):
         found.append("the last code cell has to end with `lesson.finish()`")
@@ -326,29 +334,31 @@ def verify(path, runs, fix=False):
     return (mended, left) if fix else ([], [f"{line} (--fix mends it)" for line in mended] + left)
 
 
-def add_arguments(parser):
-    """Add the arguments of `patchcore-course verify`."""
-    parser.add_argument(
-        "notebooks", nargs="*", metavar="NOTEBOOK", help="path, name or number; none: all"
-    )
-    parser.add_argument("--fix", action="store_true", help="mend what needs no author")
-    parser.add_argument(
-        "--summaries", type=Path, metavar="OUTPUT", help="first take over the runs of this folder"
-    )
-
-
-def command(args):
-    """Check notebooks; returns 1 if something is left to mend."""
-    paths, n_left = find_notebooks(args.notebooks), 0
-    runs = paths[0].parents[1] / "docs" / "runs"
-    if args.summaries:
-        print("runs taken over:", ", ".join(save_summaries(args.summaries, runs)))
-    for path in paths:
-        mended, left = verify(path, runs, args.fix)
-        n_left += len(left)
-        for line in mended:
-            print(f"{path.stem}: mended: {line}")
-        for line in left:
-            print(f"{path.stem}: {line}")
+def main(arguments=None):
+    """Check notebooks; returns 0, 1 if something is left to mend, 2 for bad input."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("notebooks", nargs="*", metavar="NOTEBOOK", help="path, name or number; none: all")
+    add("--fix", action="store_true", help="mend what needs no author")
+    add("--summaries", type=Path, metavar="OUTPUT", help="first take over the runs of this folder")
+    args = parser.parse_args(arguments)
+    n_left = 0
+    try:
+        paths = find_notebooks(args.notebooks)
+        runs = paths[0].parents[1] / "docs" / "runs"
+        if args.summaries:
+            print("runs taken over:", ", ".join(save_summaries(args.summaries, runs)))
+        for path in paths:
+            mended, left = verify(path, runs, args.fix)
+            n_left += len(left)
+            for line in [*(f"mended: {each}" for each in mended), *left]:
+                print(f"{path.stem}: {line}")
+    except CourseError as error:
+        print(f"verify: error: {error}", file=sys.stderr)
+        return 2
     print(f"{len(paths)} notebooks checked, {n_left or 'nothing'} to mend")
     return 1 if n_left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

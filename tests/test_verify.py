@@ -1,4 +1,4 @@
-"""Every rule of the lint is seen to fail once, on the template with one thing broken."""
+"""Every rule of docs/verify.py is seen to fail once, on the template with one thing broken."""
 
 import argparse
 import json
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import verify
 
-from patchcore_helpers import lint, runner
+from patchcore_helpers import runner
 from patchcore_helpers.errors import CourseError
 from patchcore_helpers.files import sha256
 
@@ -17,9 +18,7 @@ NAMES = ("01_first", "02_second", "03_third")
 
 
 def command(*words):
-    parser = argparse.ArgumentParser()
-    lint.add_arguments(parser)
-    return lint.command(parser.parse_args([str(word) for word in words]))
+    return verify.main([str(word) for word in words])
 
 
 def cell(notebook, name):
@@ -56,7 +55,7 @@ def course(tmp_path):
 
 
 def problems(path):
-    return lint.verify(path, path.parents[1] / "docs" / "runs")[1]
+    return verify.verify(path, path.parents[1] / "docs" / "runs")[1]
 
 
 def test_good_notebooks_pass_and_are_left_alone(course, capsys):
@@ -300,7 +299,7 @@ def test_a_number_may_come_from_another_notebook(course):
 
 def test_nothing_but_a_run_at_the_default_profile_is_committed(tmp_path):
     runs, output = tmp_path / "runs", tmp_path / "output"
-    good = dict.fromkeys(lint.COMMITTED) | {"made_by": runner.MADE_BY, "status": "passed"}
+    good = dict.fromkeys(verify.COMMITTED) | {"made_by": runner.MADE_BY, "status": "passed"}
     for name, change in {
         "01_good": {"profile": "default"},
         "02_fast": {"profile": "fast"},
@@ -311,11 +310,11 @@ def test_nothing_but_a_run_at_the_default_profile_is_committed(tmp_path):
         (output / name).mkdir(parents=True)
         summary = good | {"notebook": name} | change
         (output / name / "summary.json").write_text(json.dumps(summary))
-    assert lint.save_summaries(output, runs) == ["01_good"]
+    assert verify.save_summaries(output, runs) == ["01_good"]
     assert [path.name for path in runs.iterdir()] == ["01_good.json"]
-    assert set(json.loads((runs / "01_good.json").read_text())) == set(lint.COMMITTED)
+    assert set(json.loads((runs / "01_good.json").read_text())) == set(verify.COMMITTED)
     with pytest.raises(CourseError, match="holds no run at the default profile"):
-        lint.save_summaries(tmp_path / "nothing", runs)
+        verify.save_summaries(tmp_path / "nothing", runs)
 
 
 @pytest.mark.notebooks
