@@ -233,13 +233,15 @@ class Job:
     def fingerprint(self):
         """Hashes of all that decides a run: notebook, parameters, package; and the profile."""
         code = [cell["source"] for cell in self.notebook["cells"] if cell["cell_type"] == "code"]
-        package = sorted(Path(__file__).parent.rglob("*.py"))
+        files = sorted(Path(__file__).parent.rglob("*.*"))
         return {
             "profile": self.profile,
             "notebook_sha256": sha256(self.path.read_bytes()),
             "code_sha256": sha256(*code),
             "parameters_sha256": sha256(json.dumps(self.parameters, sort_keys=True, default=str)),
-            "package_sha256": sha256(*(file.read_bytes() for file in package)),
+            "package_sha256": sha256(
+                *(file.read_bytes() for file in files if file.suffix in (".py", ".yaml"))
+            ),
         }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from patchcore_helpers import exercises, runner
 from patchcore_helpers.errors import CourseError
-from patchcore_helpers.exercise_records import EXERCISES
+from patchcore_helpers.exercises import EXERCISES
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 WRONG = [(name, body) for name, record in EXERCISES.items() for body in record.wrong]
