@@ -1,7 +1,5 @@
 """Experiment 1: which backbone, and does the answer travel to another data set?"""
 
-import time
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -10,13 +8,12 @@ from .. import plots
 from ..backbones import find_recipe, hub_file
 from ..datasets import load_category
 from ..errors import CourseError
-from ..evaluation import median_seconds, pixel_metrics, test_masks
-from ..features import as_size
-from ..metrics import auroc_interval, image_auroc, mean_interval
+from ..evaluation import evaluate, median_seconds
+from ..metrics import Interval, auroc_interval, image_auroc, mean_interval
 from ..patchcore import PatchCore, image_scores
 from . import verdict
 from .grid import Skipped
-from .verdict import gather, ran
+from .verdict import gather, paired, ran
 
 COLUMNS = [
     *("backbone", "dataset", "category", "auroc", "memory_mb", "inference_time_ms"),
@@ -25,6 +22,8 @@ COLUMNS = [
 ]
 TIMINGS = ["inference_time_ms", "fit_seconds"]
 SCORES = ("mean", "max")
+MEASURED = ["pixel_auroc", "au_pro", "n_train", "n_test", "bank_size", "fit_seconds"]
+SETTINGS = {"image_size": 224, "coreset_ratio": 0.05, "n_neighbors": 5}
 TIMED_IMAGES = 5
 BANDS = ((0.9, "excellent"), (0.8, "good"), (0.7, "fair"), (-1, "poor"))
 # What the source published; nobody ran it, see notebook 4.
@@ -75,36 +74,21 @@ def run_task(
     category,
     seed,
     data_dir="data",
-    image_size=224,
-    coreset_ratio=0.05,
-    n_neighbors=5,
     max_train=0,
     max_test=0,
     use_cache=True,
+    **own,
 ):
     """Fit one bank and score its test images, by both kinds of image score.
 
     The test images are the same for every seed, which drives the coreset alone, so that seeds and
-    images can be told apart as sources of variation.
+    images can be told apart as sources of variation. `own` are PatchCore's parameters, see
+    `SETTINGS`.
     """
     require_weights(backbone)
     images = load_category(category, data_dir=data_dir).limit(max_train, max_test)
-    model = PatchCore(
-        backbone,
-        image_size=image_size,
-        coreset_ratio=coreset_ratio,
-        n_neighbors=n_neighbors,
-        cache=use_cache,
-        random_state=seed,
-    )
-    start = time.perf_counter()
-    model.fit(images.train)
-    fit_seconds = time.perf_counter() - start
-    patch_scores = model.inspect(images.test).patch_scores
-    masks = test_masks(images, as_size(image_size))
-    pixel, pro = None, None
-    if any(mask is not None and mask.any() for mask in masks):
-        pixel, pro = pixel_metrics(masks, model.to_maps(patch_scores))
+    model = PatchCore(backbone, cache=use_cache, random_state=seed, **SETTINGS | own)
+    results, inspection = evaluate(images, model)
     model.extractor_.cache = None  # what is timed starts from the picture
     milliseconds = [
         1000 * median_seconds(model.inspect, [sample], repeats=1)
@@ -113,15 +97,9 @@ def run_task(
     common = {
         "memory_mb": model.memory_bank_.nbytes / 1e6,
         "inference_time_ms": float(np.median(milliseconds)),
-        "pixel_auroc": pixel,
-        "au_pro": pro,
-        "n_train": len(images.train),
-        "n_test": len(images.test),
-        "bank_size": len(model.memory_bank_),
-        "fit_seconds": fit_seconds,
         "weights": model.extractor_.backbone.source,
-    }
-    scores = {kind: image_scores(patch_scores, kind) for kind in SCORES}
+    } | {name: results[name] for name in MEASURED}
+    scores = {kind: image_scores(inspection.patch_scores, kind) for kind in SCORES}
     rows = [
         {"image_score": kind, "auroc": image_auroc(images.labels, scores[kind]), **common}
         for kind in SCORES
@@ -155,12 +133,9 @@ def compare(outcomes, kind, one, other):
     """Paired differences in image AUROC, `one` minus `other`; see `verdict.compare`."""
     pairs = {}
     for category in ran(outcomes, "category"):
-        found = [gather(outcomes, kind, backbone=b, category=category) for b in (one, other)]
-        if None not in found:
-            (labels, a), (_, b) = found
-            seeds = min(len(a), len(b))
-            pairs[category] = labels, a[:seeds], b[:seeds]
-    return verdict.compare(pairs)
+        cases = ({"kind": kind, "backbone": b, "category": category} for b in (one, other))
+        pairs[category] = paired(outcomes, *cases)
+    return verdict.compare({name: pair for name, pair in pairs.items() if pair})
 
 
 def domain_means(scores, in_domain, cross_domain):
@@ -185,9 +160,8 @@ def domain_means(scores, in_domain, cross_domain):
         means = [mean_interval(group) if group else None for group in groups]
         gap = None
         if all(means):
-            minus = means[1]._replace(estimate=-means[1].estimate)
-            half = mean_interval([means[0], minus])
-            gap = half.__class__(*(2 * value for value in half[:4]), half.df)
+            parts = [(mean.error**2, mean.df) for mean in means]
+            gap = Interval.of(means[0].estimate - means[1].estimate, parts)
         rows[backbone] = [*means, gap]
     return pd.DataFrame(rows, index=["in_domain", "cross_domain", "gap"]).T
 
@@ -196,29 +170,25 @@ def claims_table(scores, backbones):
     """What the source claimed, beside what was measured here on the same data, if anything was."""
     rows = []
     for backbone, claims in CLAIMS.items():
+        some, means = scores[scores["backbone"] == backbone], []
+        datasets = some["category"].str.split("/").str[0].map(DATASETS)
         for dataset, claimed in claims.items():
-            some = scores[scores["backbone"] == backbone]
-            mine = some[[DATASETS.get(c.split("/")[0]) == dataset for c in some["category"]]]
+            mine, measured = some.loc[datasets == dataset, "auroc"], None
             if dataset == "gap":
-                measured, why = None, "a difference of the two rows above"
+                measured = None if None in means else means[0] - means[1]
+                why = "a difference of the two rows above"
             elif backbone not in backbones:
-                measured, why = None, "this backbone was not part of the run"
+                why = "this backbone was not part of the run"
             elif some.empty:
-                measured, why = None, "it did not run here; its status says why"
+                why = "it did not run here; its status says why"
             elif mine.empty:
-                measured, why = None, f"{dataset} was not part of this run"
+                why = f"{dataset} was not part of this run"
             else:
-                measured = mine["auroc"].mean()
-                why = f"mean of {len(mine)} categories"
+                measured, why = mine.mean(), f"mean of {len(mine)} categories"
+            means.append(measured)
             rows.append((backbone, dataset, claimed, measured, why))
     columns = ["backbone", "data set", "claimed", "measured", "can they be compared?"]
-    table = pd.DataFrame(rows, columns=columns)
-    for backbone in CLAIMS:
-        at = table.index[table["backbone"] == backbone]
-        first, second = table.loc[at[:2], "measured"]
-        if pd.notna(first) and pd.notna(second):
-            table.loc[at[2], "measured"] = first - second
-    return table
+    return pd.DataFrame(rows, columns=columns)
 
 
 def colours(backbones):
@@ -348,18 +318,18 @@ def cost_figure(cost, backbones):
 def pair_figure(outcomes, one, other, category, kind):
     """Ranks of the test images of a category by two backbones."""
     panels, ax = plt.subplots(figsize=(5.6, 4.6))
-    pair = [
-        gather(outcomes, kind, backbone=backbone, category=category) for backbone in (one, other)
-    ]
-    if None in pair:
+    cases = ({"kind": kind, "backbone": b, "category": category} for b in (one, other))
+    pair = paired(outcomes, *cases)
+    if pair is None:
         ax.set_title(f"{category}: one of the two did not run")
         return panels
-    labels, ranks = pair[0][0], [values[0].argsort().argsort() for _, values in pair]
+    labels, first = pair[0], [values[0] for values in pair[1:]]
+    ranks = [values.argsort().argsort() for values in first]
     for label, name, colour in ((0, "normal", plots.NORMAL), (1, "defective", plots.DEFECT)):
         x, y = (rank[labels == label] for rank in ranks)
         ax.scatter(x, y, s=22, color=colour, alpha=0.7, label=name)
     ax.plot([0, len(labels)], [0, len(labels)], color="0.7", lw=1)
-    aurocs = [image_auroc(labels, values[0]) for _, values in pair]
+    aurocs = [image_auroc(labels, values) for values in first]
     ax.set_title(f"{category}: AUROC {aurocs[0]:.3f} and {aurocs[1]:.3f}")
     ax.set(xlabel=f"rank by {one}", ylabel=f"rank by {other}")
     ax.legend(loc="upper left")

@@ -31,6 +31,21 @@ def gather(outcomes, kind, **task):
     return np.array(some[0]["labels"]), np.array([scores[kind] for scores in some])
 
 
+def paired(outcomes, *cases):
+    """Labels, and the scores of several cases on the same images and seeds; None if one is missing.
+
+    Parameters
+    ----------
+    outcomes : list of Outcome
+    *cases : dicts, the other arguments of `gather`
+    """
+    found = [gather(outcomes, **case) for case in cases]
+    if None in found:
+        return None
+    seeds = min(len(scores) for _, scores in found)
+    return found[0][0], *(scores[:seeds] for _, scores in found)
+
+
 def ran(outcomes, entry):
     """The different values of a task's entry among those that gave a result, in their order."""
     return list(dict.fromkeys(o.task[entry] for o in outcomes if o.finished))
