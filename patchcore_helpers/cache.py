@@ -2,7 +2,8 @@
 
 import json
 import os
-import uuid
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from .backbones import sha256_of
 from .errors import CourseError
-from .files import cache_folder, sha256
+from .files import cache_folder, part_of, sha256
 from .images import read_image
 
 
@@ -38,7 +39,8 @@ class FeatureCache:
     An entry's name is the hash of the images' content, the backbone, its weights, layers and
     normalisation, the image size and the precision: whatever changes, misses. Files are written
     under a temporary name and renamed when they are whole, so neither a kill nor a second process
-    can leave half an entry. bfloat16 maps are stored as their 16-bit patterns.
+    can leave half an entry; a check sum finds what the disk has changed. On a full disk the maps
+    are not kept, with a warning. bfloat16 maps are stored as their 16-bit patterns.
 
     Parameters
     ----------
@@ -68,13 +70,14 @@ class FeatureCache:
         return [self.folder / f"{key}-{layer}.npy" for layer in extractor.backbone.layers]
 
     def _read(self, paths, count, dtype):
-        """The entry's memory maps, or None if it is not there or not whole."""
+        """The entry's memory maps, or None if it is not there, not whole, or damaged."""
         try:
             maps = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
-        except (OSError, ValueError, EOFError):
+            right = all(m.ndim == 4 and len(m) == count and m.dtype == dtype for m in maps)
+            sums = [int(np.fromfile(p, "<u4", offset=p.stat().st_size - 4)[0]) for p in paths]
+            return maps if right and sums == [zlib.crc32(m) for m in maps] else None
+        except (OSError, ValueError, EOFError, IndexError):
             return None
-        right = all(m.ndim == 4 and len(m) == count and m.dtype == dtype for m in maps)
-        return maps if right else None
 
     def maps(self, extractor, items):
         """Yield the extractor's maps batch by batch, from the cache if they are there.
@@ -94,30 +97,30 @@ class FeatureCache:
             yield [m.view(extractor.dtype) for m in batch]
 
     def _compute(self, extractor, items, paths, stored):
-        own = uuid.uuid4().hex  # a process number is not: threads share it, and so may machines
-        parts = [path.with_name(f".{path.name}.{own}.part") for path in paths]
-        files, start = [], 0
+        parts, sums = [part_of(path) for path in paths], [0] * len(paths)
         try:
             for batch in extractor.compute_maps(items):
-                arrays = [m.contiguous() for m in batch]
-                if not files:
-                    files = [
-                        np.lib.format.open_memmap(
-                            part, mode="w+", dtype=stored, shape=(len(items), *array.shape[1:])
-                        )
-                        for part, array in zip(parts, arrays, strict=True)
-                    ]
-                for file, array in zip(files, arrays, strict=True):
-                    bits = array.view(torch.int16) if stored is np.int16 else array
-                    file[start : start + len(array)] = bits.numpy()
-                start += len(arrays[0])
+                if sums:
+                    maps = [m.contiguous() for m in batch]
+                    bits = [m.view(torch.int16) if stored is np.int16 else m for m in maps]
+                    sums = self._tried(_append, parts, bits, [len(items)] * len(bits), sums)
                 yield batch
-            for file, part, path in zip(files, parts, paths, strict=True):
-                file.flush()
-                os.replace(part, path)
+            if sums:
+                self._tried(_finish, parts, sums, paths)
         finally:
             for part in parts:
                 part.unlink(missing_ok=True)
+
+    def _tried(self, write, *columns):
+        """Write for each layer; a warning and None where it fails: the work can go on without."""
+        try:
+            return [write(*each) for each in zip(*columns, strict=True)]
+        except OSError as error:
+            warnings.warn(
+                f"cache folder {self.folder}: {error.strerror}; features are not kept there: make "
+                "room, or set PATCHCORE_CACHE to another folder",
+                stacklevel=2,
+            )
 
     def files(self):
         """The cache's own files, half-written ones included."""
@@ -129,3 +132,22 @@ class FeatureCache:
         for path in files:
             path.unlink(missing_ok=True)
         return len(files)
+
+
+def _append(part, maps, count, crc):
+    """Add a batch to one layer's file, by plain writes: a map of a full disk would kill us."""
+    array = maps.numpy()
+    with open(part, "ab") as file:
+        if not file.tell():
+            about = {"descr": array.dtype.str, "fortran_order": False}
+            about["shape"] = (count, *array.shape[1:])
+            np.lib.format.write_array_header_1_0(file, about)
+        file.write(array.data)
+    return zlib.crc32(array, crc)
+
+
+def _finish(part, crc, path):
+    """The check sum goes behind the array, where NumPy does not look."""
+    with open(part, "ab") as file:
+        file.write(crc.to_bytes(4, "little"))
+    os.replace(part, path)

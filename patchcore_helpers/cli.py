@@ -9,7 +9,7 @@ import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
-from .errors import CourseError
+from .errors import CourseError, one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,7 +86,7 @@ def evaluate(args):
 
 def new(args):
     """Fit on a folder of images and write a report beside it."""
-    from .report import new_report, one_line
+    from .report import new_report
 
     given = {k: getattr(args, k) for k in ("good", "false_alarm_rate", "seed", "pictures")}
     model = model_from(args, random_state=args.seed)
@@ -226,6 +226,8 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     args = build_parser(arguments).parse_args(arguments)
     warnings.filterwarnings("ignore", module="PIL")
+    warnings.formatwarning = lambda text, *_: f"patchcore-course: warning: {one_line(text)}\n"
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names of files in no encoding
     try:
         status = args.function(args)
         sys.stdout.flush()
@@ -234,7 +236,15 @@ def main(arguments=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except CourseError as error:
-        print(f"patchcore-course: error: {error}", file=sys.stderr)
+        print(f"patchcore-course: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, say, or a folder that is gone
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        reason = f"{one_line(error.filename or 'the output')}: {error.strerror}"
+        print(f"patchcore-course: error: {reason}; choose another place", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("patchcore-course: stopped", file=sys.stderr)

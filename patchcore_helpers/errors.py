@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read."""
+"""The one error that a user is meant to read, and the line that it stands on."""
 
 
 class CourseError(ValueError):
@@ -6,3 +6,13 @@ class CourseError(ValueError):
 
     The command `patchcore-course` prints the message on standard error and ends with status 2.
     """
+
+
+def one_line(text):
+    """Text that can stand on a line: what cannot be printed becomes an escape.
+
+    >>> one_line("a\\tb.png")
+    'a\\\\tb.png'
+    """
+    text = str(text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

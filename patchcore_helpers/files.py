@@ -1,13 +1,34 @@
 """Files that are either whole or not there."""
 
+import glob
 import hashlib
 import os
+import platform
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from .errors import CourseError
+
+
+def part_of(path):
+    """A new temporary name beside a path, by which it can be told whose it is.
+
+    What killed processes of this machine left there is put right: an earlier folder that was just
+    then giving way takes its name again, all else is removed.
+    """
+    own = f".{path.name}.{platform.node()[:20]}-"
+    for left in path.parent.glob(glob.escape(own) + "*"):
+        pid = left.name[len(own) :].partition("-")[0]
+        with suppress(OSError):
+            if pid.isdigit() and not psutil.pid_exists(int(pid)):
+                if left.suffix == ".old" and not path.exists():
+                    os.replace(left, path)
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return path.with_name(f"{own}{os.getpid()}-{uuid.uuid4().hex[:12]}.part")
 
 
 def write_atomically(path, content):
@@ -39,7 +60,7 @@ def write_atomically(path, content):
     path = Path(path)
     if isinstance(content, str):
         content = content.encode()
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    temporary = part_of(path)
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -79,6 +100,8 @@ def whole_folder(path):
     path = Path(os.path.abspath(path))
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise CourseError(f"{path}: is not a folder; choose another --output")
+    temporary = part_of(path)
+    aside = temporary.with_suffix(".old")
     foreign = set(os.listdir(path)) if path.exists() else set()
     if MANIFEST in foreign:
         known = (path / MANIFEST).read_text("utf-8").split("\n")
@@ -88,7 +111,6 @@ def whole_folder(path):
             f"{path}: holds {min(foreign)!r}, which this command has not made; "
             "move it away or choose another --output"
         )
-    temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{x}") for x in ("part", "old"))
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -130,6 +152,12 @@ def sha256(*parts):
         part = part.encode() if isinstance(part, str) else part
         digest.update(f"{len(part)}:".encode() + part)
     return digest.hexdigest()
+
+
+def package_hash():
+    """A hash of this package's files: what other code has made is not taken for this one's."""
+    files = sorted(Path(__file__).parent.rglob("*.*"))
+    return sha256(*(path.read_bytes() for path in files if path.suffix in (".py", ".yaml")))
 
 
 def cache_folder(name):

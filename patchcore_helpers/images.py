@@ -1,5 +1,6 @@
 """Read photographs and masks from disk, whatever mode they were saved in."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +9,27 @@ from PIL import Image, ImageOps
 from .errors import CourseError
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+# What is decoded, whatever the file is called: not EPS, which would start another program.
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 
 
-def _upright(image):
-    """A copy, turned as its EXIF data say; without transparency, over which Pillow would warn."""
-    image = ImageOps.exif_transpose(image)
-    image.info.pop("transparency", None)
-    return image
+def _upright(image, in_place=False):
+    """Turned as its EXIF data say; without transparency, over which Pillow would warn."""
+    turned = ImageOps.exif_transpose(image, in_place=in_place) or image
+    turned.info.pop("transparency", None)
+    return turned
 
 
 def _load(path):
     """The upright first frame of an image file; every failure names the file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            limit = Image.MAX_IMAGE_PIXELS or math.inf  # above it Pillow itself only warns
+            if image.width * image.height > limit:
+                reason = f"{image.width} x {image.height} pixels, limit {limit}"
+                raise Image.DecompressionBombError(reason)
             image.load()
-            return _upright(image)
+            return _upright(image, in_place=True)
     except FileNotFoundError:
         raise CourseError(f"{path}: no such image file") from None
     except Image.DecompressionBombError as error:
@@ -38,14 +45,15 @@ def _load(path):
 
 def _to_8_bit(image, path):
     """Bring 16-bit and 32-bit integer images to 8 bits by their full 16-bit range."""
-    values = np.asarray(image)
     if image.mode == "F":
         raise CourseError(
             f"{path}: floating-point pixels have no fixed range; save it as 8 or 16 bit"
         )
-    if values.min() < 0 or values.max() > 65535:
+    image = image.convert("I")
+    low, high = image.getextrema()
+    if low < 0 or high > 65535:
         raise CourseError(f"{path}: pixel values beyond 16 bits; save it as 8 or 16 bit")
-    return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8))
+    return image.point(lambda value: value * (1 / 257) + 0.5 / 257).convert("L")  # value // 257
 
 
 def read_image(source):
@@ -56,7 +64,7 @@ def read_image(source):
     source : path, PIL image, or uint8 array of shape (height, width) or (height, width, 3)
         Grey, LA, palette, RGBA, CMYK, 1-bit and 16-bit files are all read; alpha is dropped, 16
         bits are divided by 257, an EXIF rotation is applied, and of several frames the first is
-        taken.
+        taken. A file may have 89 million pixels, Pillow's ``MAX_IMAGE_PIXELS``.
 
     Returns
     -------
@@ -66,7 +74,8 @@ def read_image(source):
     Raises
     ------
     CourseError
-        For a file that is missing, damaged or of floating-point pixels; the line names it.
+        For a file that is missing, damaged, too large or of floating-point pixels; the line names
+        it.
 
     Examples
     --------
@@ -87,7 +96,7 @@ def read_image(source):
         name, source = "image", _upright(source)
     if source.mode.startswith(("I", "F")):
         source = _to_8_bit(source, name)
-    return source.convert("RGB")
+    return source if source.mode == "RGB" else source.convert("RGB")
 
 
 def read_mask(path, image_size=None):

@@ -19,7 +19,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from .datasets import load_category
-from .errors import CourseError
+from .errors import CourseError, one_line
 from .files import refuse_inside, whole_folder
 from .images import EXTENSIONS, read_image
 from .metrics import auroc_interval, image_auroc
@@ -28,16 +28,6 @@ from .patchcore import PatchCore, conformal_threshold, false_alarm_interval
 AT_LEAST = 24  # pictures in a report where there are so many images, even without alarms
 SIDE = 420  # pixels, the longer side of a picture
 NOTEBOOK = ("backbone", "image_size", "coreset_ratio")  # settings that notebook 1 takes
-
-
-def one_line(text):
-    """Text that can stand on a line: what cannot be printed becomes an escape.
-
-    >>> one_line("a\\tb.png")
-    'a\\\\tb.png'
-    """
-    text = str(text)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def heat(image, anomaly_map, limits):
