@@ -250,6 +250,7 @@ def threshold_view(labels, scores, samples, threshold):
             _picture(ax, samples[at], f"{title}\nscore {scores[at]:.2f}")
         else:
             ax.set_title(f"{title}\nnone", fontsize=10)
+            ax.set_box_aspect(1)
     return figure
 
 
@@ -319,10 +320,10 @@ def fields_of_view(image, fields, boxes, titles):
     return figure
 
 
-def _box(ax, box, colour=SKY):
+def _box(ax, box, colour=SKY, lw=2):
     left, top, right, bottom = box
     corner, width, height = (left - 0.5, top - 0.5), right - left, bottom - top
-    ax.add_patch(plt.Rectangle(corner, width, height, fill=False, ec=colour, lw=2))
+    ax.add_patch(plt.Rectangle(corner, width, height, fill=False, ec=colour, lw=lw))
 
 
 def neighbours(image, box, field, others, distances, size):
@@ -417,16 +418,18 @@ def strip_maps(strips, maps, titles, limits, marks=()):
     marks : list of lists of (left, top, right, bottom), optional
         Boxes to draw, pixels, one list for each strip.
     """
-    figure, axes = plt.subplots(len(strips), 1, figsize=(11, 1.12 * len(strips)), squeeze=False)
+    size = (11, max(1.12 * len(strips), 2))  # the colour bar's label needs two inches
+    figure, axes = plt.subplots(len(strips), 1, figsize=size, squeeze=False)
     for n, (ax, strip, values, title) in enumerate(
         zip(axes.flat, strips, maps, titles, strict=True)
     ):
         image = strip.read() if isinstance(strip, Sample) else read_image(strip)
         scale = overlay(ax, image, values, limits)
         ax.set_title(title, fontsize=9, loc="left", pad=2)
+        _box(ax, (0, 0, image.width, image.height), "0.6", 1)  # white margins end here
         for box in marks[n] if marks else ():
             _box(ax, box)
-    figure.colorbar(scale, ax=axes, label="anomaly map (no unit)", aspect=14)
+    figure.colorbar(scale, ax=axes, label="anomaly map\n(no unit)", aspect=14)
     return figure
 
 
@@ -483,6 +486,7 @@ def greedy_steps(points, chosen, step):
     figure.colorbar(drawn, label="distance to the nearest pick (no unit)")
     ax.set(title=f"{step} picks, coverage radius {distances.max():.2f}", aspect="equal")
     ax.set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)")
+    ax.margins(0.1)  # room for the numbers
     return figure
 
 
@@ -527,7 +531,8 @@ def curves(table, measures, x="ratio", group="sampler", xlabel="coreset ratio"):
             colour = SAMPLER_COLOURS.get(name)
             ax.plot(summary.index, summary["mean"], "o-", color=colour, label=name)
             ax.fill_between(summary.index, summary["min"], summary["max"], color=colour, alpha=0.2)
-        ax.set(xscale="log", xlabel=xlabel, ylabel=label)
+        log_scale(ax.xaxis, (1, 5))
+        ax.set(xlabel=xlabel, ylabel=label)
     axes[0][0].legend()
     return figure
 
@@ -563,7 +568,9 @@ def growth(table, x, xlabel, series):
     """
     figure, ax = plt.subplots(figsize=(7, 3.8))
     for column, label in series.items():
-        ax.loglog(table[x], table[column], "o-", label=label)
+        ax.plot(table[x], table[column], "o-", ms=4, label=label)
+    log_scale(ax.xaxis)
+    log_scale(ax.yaxis)
     ax.set(xlabel=xlabel, ylabel="seconds")
     ax.legend()
     return figure
