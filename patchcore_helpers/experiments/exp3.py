@@ -373,15 +373,15 @@ def _scatter(ax, table, rows):
 def category_figure(rows):
     """Speed-up against AUROC, a panel per category, coloured by bits; exact search dashed."""
     categories = list(dict.fromkeys(rows["category"]))
-    height = len(categories) // 3 + 1  # one place stays free for the legend
-    figure, axes = plt.subplots(height, 3, figsize=(11, 3.4 * height), squeeze=False)
+    height = -(-len(categories) // 3)
+    figure, axes = plt.subplots(height, 3, figsize=(11, 3.4 * height + 0.6), squeeze=False)
     for ax in axes.flat[len(categories) :]:
         ax.set_axis_off()
     for ax, category in zip(axes.flat, categories, strict=False):
         some = rows[rows["category"] == category]
         _scatter(ax, indexes(some), some)
         ax.set_title(category)
-    axes.flat[-1].legend(handles=_legend(), fontsize=9, ncols=2, loc="center")
+    figure.legend(handles=_legend(), fontsize=9, ncols=5, loc="outside lower center")
     return figure
 
 
