@@ -537,6 +537,31 @@ def curves(table, measures, x="ratio", group="sampler", xlabel="coreset ratio"):
     return figure
 
 
+def bars_from_chance(ax, table, group, colours, lw, upright=False):
+    """AUROC by category and group, as bars that start at chance, with intervals.
+
+    Parameters
+    ----------
+    ax : matplotlib axes
+    table : DataFrame with the columns category, auroc, low, high, and `group`
+    group : str
+    colours : dict of group to colour
+    lw : float, points
+        Of the intervals.
+    upright : bool
+        Categories side by side, not one below the other.
+    """
+    categories, groups = table["category"].unique(), table.groupby(group, sort=False)
+    width, start = 0.8 / len(groups), "bottom" if upright else "left"
+    bars, lines = (ax.bar, ax.vlines) if upright else (ax.barh, ax.hlines)
+    for i, (name, some) in enumerate(groups):
+        some = some.set_index("category").reindex(categories)
+        at = np.arange(len(categories)) + (i - (len(groups) - 1) / 2) * width
+        bars(at, some["auroc"] - 0.5, 0.9 * width, color=colours[name], label=name, **{start: 0.5})
+        lines(at, some["low"], some["high"], color=BLACK, lw=lw)
+    (ax.xaxis if upright else ax.yaxis).set_ticks(range(len(categories)), categories)
+
+
 def distortion(true, projected):
     """How far random projections bend distances: projected over true, by number of dimensions.
 

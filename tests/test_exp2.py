@@ -18,7 +18,7 @@ from test_exp1 import NOTEBOOKS, comparable, execute, overlaps, style  # noqa: F
 from patchcore_helpers import load_category
 from patchcore_helpers.coreset import k_center_greedy
 from patchcore_helpers.experiments import exp2
-from patchcore_helpers.experiments.grid import Grid, Outcome
+from patchcore_helpers.experiments.grid import Grid, Outcome, to_csv
 from patchcore_helpers.experiments.verdict import sentence
 from patchcore_helpers.metrics import auroc_interval
 from patchcore_helpers.prepare import prepare
@@ -140,7 +140,7 @@ def test_means_are_one_row_for_all_seeds_the_sources_columns_first():
         assert row["auroc"] == pytest.approx(mean[tuple(row[key] for key in keys)])
         assert 0 <= row["low"] <= row["auroc"] <= row["high"] <= 1 and row["n_seeds"] == 3
         assert row["memory_reduction"] == pytest.approx(1 / row["compression_ratio"])
-    text = exp2.means_csv(outcomes)
+    text = to_csv(exp2.means(outcomes), exp2.COLUMNS)
     assert text.startswith("category,method,compression_ratio,auroc,memory_reduction,low,high,")
     written = list(csv.DictReader(text.splitlines()))
     assert len(written) == 13 and written[-1]["auroc"] == "" and None not in written[-1]

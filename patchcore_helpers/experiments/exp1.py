@@ -239,13 +239,7 @@ def figure(outcomes, backbones, in_domain, cross_domain, kind, names=("in-domain
         _dots(ax, values, paint, f"{name}: mean and 95 % interval")
     ax, categories = axes[1, 0], ran(outcomes, "category")
     shown = [b for b in backbones if b in means.index]
-    width = 0.8 / max(1, len(shown))
-    for i, backbone in enumerate(shown):
-        some = scores[scores["backbone"] == backbone].set_index("category").reindex(categories)
-        x = np.arange(len(categories)) + (i - (len(shown) - 1) / 2) * width
-        ax.bar(x, some["auroc"] - 0.5, 0.9 * width, bottom=0.5, color=paint[backbone],
-               label=backbone)  # fmt: skip
-        ax.vlines(x, some["low"], some["high"], color=plots.BLACK, lw=1.2)
+    plots.bars_from_chance(ax, scores, "backbone", paint, lw=1.2, upright=True)
     few = len(categories) <= 3
     labels = [category.replace("/", "/\n" if few else "/") for category in categories]
     ax.set_xticks(range(len(categories)), labels, rotation=0 if few else 90, fontsize=9)

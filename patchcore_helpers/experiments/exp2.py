@@ -1,7 +1,7 @@
 """Experiment 2: does it help to prefer patches of high variance when the coreset is chosen?"""
 
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,8 +24,7 @@ from ..metrics import auroc_interval, image_auroc, mean_interval
 from ..neighbours import ExactSearch
 from . import verdict
 from .exp1 import require_weights
-from .grid import to_csv
-from .verdict import gather, ran
+from .verdict import gather, paired
 
 BY_SEED = [
     *("category", "method", "compression_ratio", "auroc", "memory_reduction"),
@@ -34,24 +33,26 @@ BY_SEED = [
 ]
 COLUMNS = [*BY_SEED[:5], "low", "high", "n_seeds", "n_train", "n_test", "bank_size", "status"]
 TIMINGS = ["seconds"]
+
+
+def flat(patches):
+    """Patch vectors row by row: shape (n, c) from (..., c)."""
+    return patches.reshape(-1, patches.shape[-1])
+
+
+def _of_rows(choose):
+    return lambda patches, *given, **options: choose(flat(patches), *given, **options)
+
+
 METHODS = {
-    "v1_random": lambda p, k, s: random_coreset(p.reshape(-1, p.shape[-1]), k, random_state=s),
-    "k_center": lambda p, k, s: k_center_greedy(p.reshape(-1, p.shape[-1]), k, random_state=s),
-    "v2_variance": lambda p, k, s: variance_weighted_k_center(p, k, random_state=s),
-    "v2_neighbourhood": lambda p, k, s: variance_weighted_k_center(
-        p, k, variance="neighbourhood", random_state=s
-    ),
-    "v2_literal": lambda p, k, s: variance_weighted_k_center(
-        p, k, variance="dimensions", random_state=s
-    ),
+    "v1_random": _of_rows(random_coreset),
+    "k_center": _of_rows(k_center_greedy),
+    "v2_variance": variance_weighted_k_center,
+    "v2_neighbourhood": partial(variance_weighted_k_center, variance="neighbourhood"),
+    "v2_literal": partial(variance_weighted_k_center, variance="dimensions"),
 }
-COLOURS = {
-    "v1_random": plots.ORANGE,
-    "k_center": plots.BLUE,
-    "v2_variance": plots.VERMILION,
-    "v2_neighbourhood": plots.GREEN,
-    "v2_literal": plots.PURPLE,
-}
+PAINTS = plots.ORANGE, plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE
+COLOURS = dict(zip(METHODS, PAINTS, strict=True))
 
 
 def make_tasks(categories, seeds, **settings):
@@ -70,18 +71,9 @@ def load_patches(category, data_dir, backbone, image_size, max_train, max_test, 
     return images, extractor.extract(images.train), extractor.extract(images.test)
 
 
-def run_task(
-    category,
-    seed,
-    methods=("v1_random", "k_center", "v2_variance", "v2_literal"),
-    ratios=(0.005, 0.01, 0.05),
-    data_dir="data",
-    backbone="efficientnet_lite0",
-    image_size=224,
-    max_train=0,
-    max_test=0,
-    use_cache=True,
-):
+def run_task(category, seed, methods=("v1_random", "k_center", "v2_variance", "v2_literal"),
+             ratios=(0.005, 0.01, 0.05), data_dir="data", backbone="efficientnet_lite0",
+             image_size=224, max_train=0, max_test=0, use_cache=True):  # fmt: skip
     """Choose one order of patches per method, and score the test images at every ratio.
 
     The score is PatchCore's: the largest distance of a patch to its nearest one in the bank.
@@ -89,33 +81,39 @@ def run_task(
     images, train, test = load_patches(
         category, data_dir, backbone, image_size, max_train, max_test, use_cache
     )
-    patches, queries = (part.reshape(-1, part.shape[-1]) for part in (train, test))
-    sizes = [max(1, round(ratio * len(patches))) for ratio in sorted(ratios)]
+    patches, ratios = flat(train), sorted(ratios)
+    sizes = [max(1, round(ratio * len(patches))) for ratio in ratios]
     probe = patches[:: max(1, len(patches) // 10000)]
     common = {"n_train": len(train), "n_test": len(test), "n_patches": len(patches)}
     rows, scores, weights = [], {"labels": images.labels.tolist()}, variance_weights(train)
     for method in methods:
         start = time.perf_counter()
-        chosen = METHODS[method](train, sizes[-1], seed).indices
+        chosen = METHODS[method](train, sizes[-1], random_state=seed).indices
         seconds, bank = time.perf_counter() - start, patches[chosen]
-        worst = nested_min_distances(queries, bank, sizes).reshape(len(sizes), len(test), -1).max(2)
-        radii = nested_min_distances(probe, bank, sizes).max(1)
-        for place, (ratio, size) in enumerate(zip(sorted(ratios), sizes, strict=True)):
-            scores[f"{method} {ratio:g}"] = worst[place].tolist()
+        radii = nested_min_distances(probe, bank, sizes).max(1).tolist()
+        found = zip(ratios, sizes, radii, nested_scores(bank, test, sizes), strict=True)
+        for ratio, size, radius, worst in found:
+            scores[f"{method} {ratio:g}"] = worst.tolist()
             rows.append(
                 {
                     "method": method,
                     "compression_ratio": ratio,
-                    "auroc": image_auroc(images.labels, worst[place]),
+                    "auroc": image_auroc(images.labels, worst),
                     "memory_reduction": len(patches) / size,
                     "bank_size": size,
-                    "radius": float(radii[place]),
+                    "radius": radius,
                     "seconds": seconds,
                     **common,
                 }
             )
         rows[-1]["rank_correlation"] = usefulness(weights[chosen], bank, test)
     return rows, scores
+
+
+def nested_scores(bank, test, sizes):
+    """Image scores by the first rows of a bank, at each of these sizes: shape (sizes, images)."""
+    nearest = nested_min_distances(flat(test), bank, sizes)
+    return nearest.reshape(len(sizes), len(test), -1).max(2)
 
 
 def usefulness(weights, bank, test):
@@ -134,7 +132,7 @@ def usefulness(weights, bank, test):
     float or None
         None if all weights, or all counts, are equal.
     """
-    distances, nearest = ExactSearch().fit(bank).query(test.reshape(-1, test.shape[-1]))
+    distances, nearest = ExactSearch().fit(bank).query(flat(test))
     worst = distances.reshape(len(test), -1).argmax(1)
     deciding = nearest.reshape(len(test), -1)[np.arange(len(test)), worst]
     counts = np.bincount(deciding, minlength=len(bank))
@@ -143,28 +141,31 @@ def usefulness(weights, bank, test):
     return float(spearmanr(weights, counts).statistic)
 
 
+def finished(outcomes):
+    """The rows of all tasks that ran to their end, as a table."""
+    rows = [row for o in outcomes if o.finished for row in o.rows]
+    return pd.DataFrame(rows, columns=BY_SEED)
+
+
+def averages(outcomes):
+    """Means over the seeds, one row per category, method and ratio: `COLUMNS` and the Interval."""
+    rows, keys = [], ["category", "method", "compression_ratio"]
+    for (category, method, ratio), some in finished(outcomes).groupby(keys, sort=False):
+        found = auroc_interval(*gather(outcomes, f"{method} {ratio:g}", category=category))
+        row = {"auroc": found.estimate, "low": max(0.0, found.low), "high": min(1.0, found.high)}
+        row |= {"interval": found, "n_seeds": len(some)}
+        rows.append(some.to_dict("records")[0] | row)
+    return pd.DataFrame(rows, columns=[*COLUMNS, "interval"])
+
+
 def means(outcomes):
-    """Means over the seeds, with intervals: the rows of results_all_methods.csv.
+    """The rows of results_all_methods.csv: `averages`, then what did not finish and why.
 
     Returns
     -------
     list of dict
-        Rows of tasks that did not finish follow, with their reason.
     """
-    frame = pd.DataFrame([row for o in outcomes if o.finished for row in o.rows])
-    rows, keys = [], ["category", "method", "compression_ratio"]
-    for (category, method, ratio), some in frame.groupby(keys, sort=False) if len(frame) else ():
-        found = auroc_interval(*gather(outcomes, f"{method} {ratio:g}", category=category))
-        first = some.iloc[0]
-        rows.append(
-            {
-                **{"category": category, "method": method, "compression_ratio": ratio},
-                **{"auroc": found.estimate, "memory_reduction": float(first["memory_reduction"])},
-                **{"low": max(0.0, found.low), "high": min(1.0, found.high)},
-                **{key: int(first[key]) for key in ("n_train", "n_test", "bank_size")},
-                **{"n_seeds": len(some), "status": "ok"},
-            }
-        )
+    rows = averages(outcomes)[COLUMNS].to_dict("records")
     return rows + [row for o in outcomes if not o.finished for row in o.rows]
 
 
@@ -174,64 +175,45 @@ def compare(outcomes, one, other):
     For each category and ratio, for each category over its ratios, and over all categories; see
     `verdict.compare`.
     """
-    ratios = dict.fromkeys(
-        row["compression_ratio"] for o in outcomes if o.finished for row in o.rows
-    )
     cases, categories = {}, {}
-    for category in ran(outcomes, "category"):
-        found = {
-            ratio: [gather(outcomes, f"{m} {ratio:g}", category=category) for m in (one, other)]
-            for ratio in ratios
-        }
-        found = {ratio: pair for ratio, pair in found.items() if None not in pair}
-        for ratio, ((labels, a), (_, b)) in found.items():
-            cases[f"{category} at {ratio:.2%}"] = labels, a, b
-        a, b = (np.array([pair[i][1] for pair in found.values()]) for i in (0, 1))
+    for category, some in finished(outcomes).groupby("category", sort=False):
+        found = []
+        for ratio in some["compression_ratio"].unique():
+            names = ({"kind": f"{m} {ratio:g}", "category": category} for m in (one, other))
+            pair = paired(outcomes, *names)
+            if pair:
+                cases[f"{category} at {ratio:.2%}"] = pair
+                found.append(pair)
         if found:
-            categories[category] = next(iter(found.values()))[0][0], a, b
+            labels, a, b = zip(*found, strict=True)
+            categories[category] = labels[0], np.array(a), np.array(b)
     return verdict.compare(cases, categories)
 
 
 def seconds(outcomes):
     """Median seconds that each method took to choose the largest coreset."""
-    frame = pd.DataFrame([row for o in outcomes if o.finished for row in o.rows])
-    return frame.groupby("method", sort=False)["seconds"].median()
+    return finished(outcomes).groupby("method", sort=False)["seconds"].median()
 
 
 def correlations(outcomes):
     """Mean and range over seeds of `usefulness`, by method and category."""
-    frame = pd.DataFrame([row for o in outcomes if o.finished for row in o.rows])
-    found = frame.dropna(subset="rank_correlation")
-    return (
-        found.groupby(["method", "category"], sort=False)["rank_correlation"]
-        .agg(["mean", "min", "max"])
-        .reset_index()
-    )
+    found = finished(outcomes).dropna(subset="rank_correlation")
+    found = found.groupby(["method", "category"], sort=False)["rank_correlation"]
+    return found.agg(["mean", "min", "max"]).reset_index()
 
 
 def main_figure(outcomes):
     """AUROC against compression: the mean over categories with its interval, one line a method."""
-    table = pd.DataFrame([row for row in means(outcomes) if row["status"] == "ok"])
     figure, ax = plt.subplots(figsize=(8, 4))
-    for place, method in enumerate(dict.fromkeys(table["method"])):
-        some = table[table["method"] == method]
-        ratios = sorted(dict.fromkeys(some["compression_ratio"]))
-        found = [
-            mean_interval(
-                [
-                    auroc_interval(*gather(outcomes, f"{method} {ratio:g}", category=c))
-                    for c in dict.fromkeys(some["category"])
-                ]
-            )
-            for ratio in ratios
-        ]
+    for place, (method, some) in enumerate(averages(outcomes).groupby("method", sort=False)):
+        found = some.groupby("compression_ratio")["interval"].agg(list).map(mean_interval)
         shift = 1.03 ** (place - 1.5)  # side by side, so that no interval hides another
-        x, y = np.array(ratios) * shift, [i.estimate for i in found]
+        x, y = found.index * shift, [i.estimate for i in found]
         bars = [[i.estimate - i.low for i in found], [min(1, i.high) - i.estimate for i in found]]
         ax.errorbar(x, y, bars, marker="o", capsize=3, color=COLOURS[method], label=method)
     ax.set(xscale="log", xlabel="compression ratio: share of patches kept")
     ax.set(ylabel="image AUROC\n(mean over categories)")
-    ax.set_xticks(ratios, [f"{ratio:.1%}" for ratio in ratios])
+    ax.set_xticks(found.index, [f"{ratio:.1%}" for ratio in found.index])
     ax.minorticks_off()
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -239,29 +221,17 @@ def main_figure(outcomes):
 
 def category_figure(outcomes):
     """AUROC by category and method, a panel per ratio; bars start at chance."""
-    table = pd.DataFrame([row for row in means(outcomes) if row["status"] == "ok"])
-    ratios, methods = (
-        list(dict.fromkeys(table[column])) for column in ("compression_ratio", "method")
-    )
-    categories = list(dict.fromkeys(table["category"]))
+    ratios = averages(outcomes).groupby("compression_ratio", sort=False)
     figure, axes = plt.subplots(
         1, len(ratios), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained"
     )
-    width = 0.8 / len(methods)
-    for ax, ratio in zip(axes[0], ratios, strict=True):
-        for i, method in enumerate(methods):
-            some = table[(table["compression_ratio"] == ratio) & (table["method"] == method)]
-            some = some.set_index("category").reindex(categories)
-            y = np.arange(len(categories)) + (i - (len(methods) - 1) / 2) * width
-            ax.barh(y, some["auroc"] - 0.5, 0.9 * width, left=0.5, color=COLOURS[method],
-                    label=method)  # fmt: skip
-            ax.hlines(y, some["low"], some["high"], color=plots.BLACK, lw=1)
+    for ax, (ratio, some) in zip(axes[0], ratios, strict=True):
+        plots.bars_from_chance(ax, some, "method", COLOURS, lw=1)
         ax.axvline(0.5, color="0.6", lw=1)
         ax.set(title=f"{ratio:.1%} kept", xlabel="image AUROC", xlim=(None, 1.01))
-        ax.set_yticks(range(len(categories)), categories)
     axes[0][0].invert_yaxis()
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center",
-                  ncols=len(methods))  # fmt: skip
+    handles, methods = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, methods, loc="outside lower center", ncols=len(methods))
     return figure
 
 
@@ -273,11 +243,8 @@ def improvement_figure(comparison, outcomes, one, other):
     comparison : DataFrame
         Of `compare`.
     """
-    base = {
-        f"{row['category']} at {row['compression_ratio']:.2%}": row["auroc"]
-        for row in means(outcomes)
-        if row["status"] == "ok" and row["method"] == other
-    }
+    base = averages(outcomes).query("method == @other").itertuples()
+    base = {f"{row.category} at {row.compression_ratio:.2%}": row.auroc for row in base}
     single = comparison[comparison["kind"] == "case"]
     share = 100 / single["name"].map(base)
     figure, ax = plt.subplots(figsize=(8, 0.32 * len(single) + 1.2))
@@ -296,7 +263,7 @@ def improvement_figure(comparison, outcomes, one, other):
 def summary(outcomes, one="v2_variance", other="v1_random"):
     """The text of exp2_summary.txt: over all, by category, by ratio; all computed."""
     comparison = compare(outcomes, one, other)
-    table = pd.DataFrame([row for row in means(outcomes) if row["status"] == "ok"])
+    table = averages(outcomes)
     lines = [
         f"Experiment 2: {one} against {other}",
         f"{len(comparison)} comparisons, intervals corrected for their number",
@@ -311,11 +278,6 @@ def summary(outcomes, one="v2_variance", other="v1_random"):
     return "\n".join([*lines, "", *did_not_run]).rstrip() + "\n"
 
 
-def means_csv(outcomes):
-    """The text of results_all_methods.csv: the source's columns first."""
-    return to_csv(means(outcomes), COLUMNS)
-
-
 def by_exponent(images, train, test, exponents, sizes, seed=0):
     """Weighted k-center with several exponents: the picks, and the AUROC at every size.
 
@@ -323,14 +285,11 @@ def by_exponent(images, train, test, exponents, sizes, seed=0):
     -------
     dict of float to (int array of shape (largest size,), list of float)
     """
-    rows, queries = (part.reshape(-1, part.shape[-1]) for part in (train, test))
     found = {}
     for exponent in exponents:
-        picks = variance_weighted_k_center(
-            train, sizes[-1], exponent=exponent, random_state=seed
-        ).indices
-        nearest = nested_min_distances(queries, rows[picks], sizes)
-        worst = nearest.reshape(len(sizes), len(test), -1).max(2)
+        options = {"exponent": exponent, "random_state": seed}
+        picks = variance_weighted_k_center(train, sizes[-1], **options).indices
+        worst = nested_scores(flat(train)[picks], test, sizes)
         found[exponent] = picks, [image_auroc(images.labels, scores) for scores in worst]
     return found
 
