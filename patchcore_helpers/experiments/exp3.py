@@ -1,12 +1,12 @@
 """Experiment 3: how small and how fast can the memory bank get before detection suffers?"""
 
 import logging
+import os
 import time
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-import faiss
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from ..coreset import k_center_greedy
 from ..evaluation import median_seconds
 from ..metrics import auroc_interval, image_auroc
 from ..neighbours import SearchRefused, make_search
-from .exp2 import load_patches
+from .exp2 import flat, load_patches, make_tasks  # noqa: F401
 
 COLUMNS = [
     *("category", "search_method", "pq_bits", "nprobe", "image_auroc", "memory_mb"),
@@ -40,10 +40,11 @@ log = logging.getLogger(__name__)
 @contextmanager
 def log_to(folder, timestamp):
     """Write the experiment's log to ``exp3_<timestamp>.log``; to nowhere without a folder."""
-    handler = logging.NullHandler()
+    path = os.devnull
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(Path(folder) / f"exp3_{timestamp}.log", encoding="utf-8")
+        path = Path(folder) / f"exp3_{timestamp}.log"
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -52,11 +53,6 @@ def log_to(folder, timestamp):
     finally:
         log.removeHandler(handler)
         handler.close()
-
-
-def make_tasks(categories, seeds, **settings):
-    """One task per category and seed; each serves all searches. See `run_task`."""
-    return [{"category": c, "seed": seed, **settings} for c in categories for seed in seeds]
 
 
 def sweep(bits, nprobes, n_clusters, m):
@@ -80,69 +76,40 @@ def load_bank(category, data_dir, backbone, image_size, bank_ratio, max_train, m
     images, train, test = load_patches(
         category, data_dir, backbone, image_size, max_train, max_test, use_cache
     )
-    patches = train.reshape(-1, train.shape[-1])
+    patches = flat(train)
     size = max(1, round(bank_ratio * len(patches)))
     return images, test, patches[k_center_greedy(patches, size, random_state=seed).indices]
 
 
-@contextmanager
-def threads(count):
-    """The same number of threads for every library that searches."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
-    try:
-        with threadpool_limits(count):
-            yield
-    finally:
-        faiss.omp_set_num_threads(before)
-
-
-def timed(search, queries, n_threads, repeats=7):
+def timed(search, patches, n_threads, repeats=7):
     """Median milliseconds of a search after one that is not counted, on so many threads."""
-    with threads(n_threads):
-        return 1000 * median_seconds(search.query, queries, repeats=repeats)
+    with threadpool_limits(n_threads):
+        return 1000 * median_seconds(search.query, flat(patches), repeats=repeats)
 
 
 def score(search, test):
-    """Image scores (the largest distance), patch distances, and the nearest rows."""
-    distances, rows = search.query(test.reshape(-1, test.shape[-1]), 1)
-    distances = distances.reshape(len(test), -1)
-    return distances.max(1), distances, rows[:, 0]
+    """Image scores (the largest distance of a patch), and the nearest row of every patch."""
+    distances, rows = search.query(flat(test))
+    return distances.reshape(len(test), -1).max(1), rows[:, 0]
 
 
-def run_task(
-    category,
-    seed,
-    bits=(4, 8, 16),
-    nprobes=(1, 4, 8, 16),
-    n_clusters=100,
-    m=8,
-    n_threads=1,
-    bank_ratio=0.1,
-    data_dir="data",
-    backbone="efficientnet_lite0",
-    image_size=256,
-    max_train=0,
-    max_test=0,
-    use_cache=True,
-):
+def run_task(category, seed, bits=(4, 8, 16), nprobes=(1, 4, 8, 16), n_clusters=100, m=8,
+             n_threads=1, bank_ratio=0.1, data_dir="data", backbone="efficientnet_lite0",
+             image_size=256, max_train=0, max_test=0, use_cache=True):  # fmt: skip
     """Search one bank in every way, beside exact search by scikit-learn and by FAISS flat."""
     images, test, bank = load_bank(
         category, data_dir, backbone, image_size, bank_ratio, max_train, max_test, use_cache, seed
     )
-    one_image = test[0].reshape(-1, test.shape[-1])
-    baseline = make_search("sklearn").fit(bank)
-    slow = timed(baseline, one_image, n_threads, repeats=3)
-    exact, _, nearest = score(make_search("flat").fit(bank), test)
+    slow = timed(make_search("sklearn").fit(bank), test[0], n_threads, repeats=3)
+    exact, nearest = score(make_search("flat").fit(bank), test)
     auroc = image_auroc(images.labels, exact)
     common = {"bank_size": len(bank), "n_test": len(test), "m": None, "n_clusters": None}
     rows = [
         {
             **{"search_method": "sklearn", "image_auroc": auroc, "search_time_ms": slow},
-            **{"memory_mb": bank.nbytes / 1e6, "speedup": 1.0, "recall_at_1": 1.0, **common},
+            **{"memory_mb": bank.nbytes / 1e6, "recall_at_1": 1.0, **common},
         }
     ]
-    flat = {}
     for settings, probes in sweep(bits, nprobes, n_clusters, m):
         named = {"search_method": settings["kind"], "pq_bits": settings.get("bits"), **common}
         named |= {key: settings.get(key) for key in ("m", "n_clusters")}
@@ -154,44 +121,34 @@ def run_task(
             rows += [named | {"nprobe": p, "status": reason} for p in probes]
             log.info("%s, %s: %s", category, settings["kind"], reason)
             continue
-        named |= {"build_seconds": time.perf_counter() - start, "pq_bits": bits_of(search)}
+        named |= {"build_seconds": time.perf_counter() - start}
+        named |= {"pq_bits": getattr(search, "bits", 0) or None}
         for nprobe in probes:
             if nprobe:
                 search.nprobe = nprobe
             row = named | measure(search, images.labels, test, exact, nearest, n_threads)
-            flat = flat or row
-            row |= {
-                "nprobe": nprobe,
-                "speedup": slow / row["search_time_ms"],
-                "speedup_over_flat": flat["search_time_ms"] / row["search_time_ms"],
-                "memory_reduction": flat["memory_mb"] / row["memory_mb"],
-                "accuracy_loss_percent": 100 * (auroc - row["image_auroc"]) / auroc,
-            }
-            rows.append(row)
+            rows.append(row | {"nprobe": nprobe})
             log.info("%s, %s, bits %s, nprobe %s: AUROC %.4f, %.2f ms, %.3f MB", category,
                      row["search_method"], row["pq_bits"], nprobe, row["image_auroc"],
                      row["search_time_ms"], row["memory_mb"])  # fmt: skip
-    rows[0] |= {
-        "speedup_over_flat": flat["search_time_ms"] / slow,
-        "memory_reduction": flat["memory_mb"] / rows[0]["memory_mb"],
-        "accuracy_loss_percent": 0.0,
-    }
+    flat_row = rows[1]
+    for row in rows:
+        if "status" not in row:
+            row["speedup"] = slow / row["search_time_ms"]
+            row["speedup_over_flat"] = flat_row["search_time_ms"] / row["search_time_ms"]
+            row["memory_reduction"] = flat_row["memory_mb"] / row["memory_mb"]
+            row["accuracy_loss_percent"] = 100 * (auroc - row["image_auroc"]) / auroc
     return rows, {"labels": images.labels.tolist(), "exact": exact.tolist()}
-
-
-def bits_of(search):
-    """Bits of a product quantiser, None where there is none."""
-    return getattr(search, "bits", 0) or None
 
 
 def measure(search, labels, test, exact, nearest, n_threads):
     """AUROC, its difference from exact search with an interval, recall, time and bytes."""
-    scores, _, rows = score(search, test)
+    scores, rows = score(search, test)
     found = auroc_interval(labels, scores, exact)
     return {
         "image_auroc": image_auroc(labels, scores),
         "memory_mb": search.nbytes / 1e6,
-        "search_time_ms": timed(search, test[0].reshape(-1, test.shape[-1]), n_threads),
+        "search_time_ms": timed(search, test[0], n_threads),
         "recall_at_1": float(np.mean(rows == nearest)),
         **{"difference": found.estimate, "low": found.low, "high": found.high},
     }
@@ -387,11 +344,10 @@ def category_figure(rows):
 
 def _legend():
     shapes = [plt.Line2D([], [], marker=m, ls="", color="0.4", label=k) for k, m in MARKERS.items()]
-    paints = BITS_COLOURS | {"other": plots.PURPLE}
-    return shapes + [
-        plt.Line2D([], [], marker="o", ls="", color=c, label=f"{b} bits" if b != "other" else b)
-        for b, c in paints.items()
-    ] + [plt.Line2D([], [], color=plots.BLACK, ls="--", lw=1.2, label="exact search")]  # fmt: skip
+    paints = {f"{bits} bits": colour for bits, colour in BITS_COLOURS.items()}
+    for name, colour in (paints | {"other": plots.PURPLE}).items():
+        shapes.append(plt.Line2D([], [], marker="o", ls="", color=colour, label=name))
+    return [*shapes, plt.Line2D([], [], color=plots.BLACK, ls="--", lw=1.2, label="exact search")]
 
 
 def pareto_figure(table):
@@ -404,8 +360,7 @@ def pareto_figure(table):
                edgecolor=plots.DEFECT, lw=1.5, zorder=2, label="on the front")  # fmt: skip
     plots.log_scale(ax.xaxis)
     plots.log_scale(ax.yaxis)
-    ax.set_xlabel("serialised index (MB)")
-    ax.set_ylabel("search per image (ms)")
+    ax.set(xlabel="serialised index (MB)", ylabel="search per image (ms)")
     ax.legend()
     figure.colorbar(drawn, label="image AUROC minus exact")
     return figure
@@ -417,8 +372,8 @@ def recall_figure(table):
     for kind, some in table.groupby("search_method", sort=False):
         ax.scatter(some["recall_at_1"], some["difference"], s=55, marker=MARKERS[kind], label=kind)
     ax.axhline(0, color=plots.BLACK, lw=1, ls="--")
-    ax.set(xlabel="recall@1: share of patches whose nearest row is found")
-    ax.set_ylabel("image AUROC minus exact")
+    ax.set(xlabel="recall@1: share of patches whose nearest row is found",
+           ylabel="image AUROC minus exact")  # fmt: skip
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -458,7 +413,7 @@ def build_ladder(bank, labels, test, seed, n_clusters, nprobes, n_threads):
         for m in (8, 20)
     } | {"ivf_sq8": {"kind": "ivf_sq8", **lists}, "hnsw": {"kind": "hnsw"}}
     built, facts = {}, {}
-    exact, _, nearest = score(make_search("flat").fit(bank), test)
+    exact, nearest = score(make_search("flat").fit(bank), test)
     for name, settings in kinds.items():
         try:
             built[name] = search = make_search(settings, seed).fit(bank)

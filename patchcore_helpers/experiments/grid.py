@@ -144,9 +144,8 @@ class Grid:
             ):
                 for number, outcome in results:
                     done[todo[number]] = outcome
-                    write_atomically(
-                        self._path(outcome.task), json.dumps(vars(outcome), default=_plain)
-                    )
+                    content = json.dumps(vars(outcome), default=lambda array: array.tolist())
+                    write_atomically(self._path(outcome.task), content)
                     self._write(done)
                     bar.update()
         except OSError as error:
@@ -156,10 +155,6 @@ class Grid:
     def _write(self, done):
         rows = [row for place in sorted(done) for row in done[place].rows]
         write_atomically(self.folder / f"{self.name}.csv", to_csv(rows, self.columns))
-
-
-def _plain(value):
-    return value.tolist()  # NumPy's numbers and arrays
 
 
 def table(outcomes, columns):
