@@ -7,25 +7,18 @@ import os
 import re
 import socket
 from functools import lru_cache
-from pathlib import Path
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
 from .errors import CourseError
-from .files import sha256
+from .files import package_hash
 
 CONNECT = 5  # seconds that a scheduler, and its first worker, may take to answer
 AGAIN = "mend it and run it again: an experiment goes on from there"
 PATIENCE = 60  # seconds without a result after which there must be a worker left
-
-
-@lru_cache(maxsize=1)
-def code_hash():
-    """A hash of the package: what other code has made is not taken for this one's."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return sha256(*(path.read_bytes() for path in files))
+code_hash = lru_cache(maxsize=1)(package_hash)  # of the moment when this process began
 
 
 def connect(scheduler):

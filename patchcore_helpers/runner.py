@@ -36,7 +36,7 @@ import yaml
 from tqdm import tqdm
 
 from patchcore_helpers.errors import CourseError
-from patchcore_helpers.files import sha256, write_atomically
+from patchcore_helpers.files import package_hash, sha256, write_atomically
 from patchcore_helpers.lesson import peak_rss_mb
 
 PROFILES = ("fast", "default", "full")
@@ -46,13 +46,6 @@ TYPES = {"bool": bool, "int": int, "str": str, "list": list, "dict": dict}
 VERSIONED = ("torch", "torchvision", "timm", "faiss-cpu", "scikit-learn", "numpy", "papermill")
 THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")
 MADE_BY = "patchcore-course run"
-# jsonschema would spend 1.5 s on a grammar of web addresses, if it found that module.
-START = """
-import sys
-sys.modules["rfc3987_syntax"] = None
-from patchcore_helpers import runner
-runner.work()
-"""
 
 
 # Notebooks
@@ -213,7 +206,7 @@ class Job:
         self.path, self.stem, self.profile = path, path.stem, profile
         self.notebook = read_notebook(path)
         self.declared, self.failures = declared_parameters(self.notebook)
-        self.parameters, self.state, self.summary, self.start = {}, {}, None, None
+        self.parameters, self.state, self.summary = {}, {}, None
 
     def set(self, name, value, source, is_typed):
         """Give a declared parameter its value; what was typed as text is read as YAML first."""
@@ -233,15 +226,12 @@ class Job:
     def fingerprint(self):
         """Hashes of all that decides a run: notebook, parameters, package; and the profile."""
         code = [cell["source"] for cell in self.notebook["cells"] if cell["cell_type"] == "code"]
-        files = sorted(Path(__file__).parent.rglob("*.*"))
         return {
             "profile": self.profile,
             "notebook_sha256": sha256(self.path.read_bytes()),
             "code_sha256": sha256(*code),
             "parameters_sha256": sha256(json.dumps(self.parameters, sort_keys=True, default=str)),
-            "package_sha256": sha256(
-                *(file.read_bytes() for file in files if file.suffix in (".py", ".yaml"))
-            ),
+            "package_sha256": package_hash(),
         }
 
 
@@ -346,7 +336,7 @@ def _errors(node, cell_tags=()):
 
 def work():
     """Execute the job on standard input; report on standard output."""
-    job = json.loads(sys.stdin.readline())
+    job, begin = json.loads(sys.stdin.readline()), time.monotonic()
     channel, lock = os.dup(1), threading.Lock()  # not inherited by the kernel, unlike 1 itself
     os.dup2(2, 1)
 
@@ -366,8 +356,21 @@ def work():
                 peak = max(peak, peak_rss_mb(process.pid))
         report(peak_rss_mb=max(now, peak))
 
-    threading.Thread(target=_guard, args=(measure,), daemon=True).start()
+    def guard():
+        """Watch the memory; end all when the runner is gone, or the time is up."""
+        while not select.select([0], [], [], 0.2)[0]:
+            with contextlib.suppress(OSError):  # the runner may go just now
+                measure()
+                if (seconds := time.monotonic() - begin) > job["timeout"]:
+                    report(late=True, seconds=seconds)
+                    break
+        _end_descendants(psutil.Process())
+        os._exit(1)
 
+    threading.Thread(target=guard, daemon=True).start()
+
+    # jsonschema would spend 1.5 s on a grammar of web addresses, if it found this module.
+    sys.modules["rfc3987_syntax"] = None
     import nbformat
     import papermill
     from jupyter_client.kernelspec import KernelSpecManager
@@ -399,7 +402,6 @@ def work():
             language="python",
             progress_bar=False,
             cwd=Path(job["path"]).parent,
-            execution_timeout=job["timeout"],
             kernel_manager_class=OwnKernel,
             on_cell_start=on_cell_start,
             on_cell_executed=measure,
@@ -428,15 +430,6 @@ def work():
     except Exception as error:
         failures = failures or [f"{type(error).__name__}: {error}"]
     report(failures=failures)
-
-
-def _guard(measure):
-    """Watch the memory; end all when the runner is gone."""
-    while not select.select([0], [], [], 0.2)[0]:
-        with contextlib.suppress(OSError):  # the runner may go just now
-            measure()
-    _end_descendants(psutil.Process())
-    os._exit(1)
 
 
 def _end_descendants(process):
@@ -532,7 +525,7 @@ class Batch:
         mark = job.fingerprint()
         work = self.output / f".{job.stem}.{os.getpid()}.running"
         work.mkdir()
-        job.start = time.monotonic()
+        start = time.monotonic()
         tqdm.write(f"{job.stem}: started", sys.stderr)
         if not job.failures:
             job.failures = self.execute(job, work)
@@ -551,7 +544,7 @@ class Batch:
             "notebook": job.stem,
             "status": status,
             "failures": job.failures,
-            "seconds": round(job.state.get("seconds", time.monotonic() - job.start), 1),
+            "seconds": round(job.state.get("seconds", time.monotonic() - start), 1),
             "peak_rss_mb": round(job.state.get("peak_rss_mb", 0)),
             "cores": self.threads,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -586,36 +579,25 @@ class Batch:
         own = {"output_dir": str(work)} if "output_dir" in job.declared else {}
         order = {"path": str(job.path), "stem": job.stem, "work": str(work)}
         order |= {"parameters": job.parameters | own, "timeout": self.timeout}
-        log, late = work / "log.txt", threading.Event()
+        log = work / "log.txt"
         with open(log, "wb") as stderr:
             worker = self.workers[job] = subprocess.Popen(
-                [sys.executable, "-c", START],
+                [sys.executable, "-c", "from patchcore_helpers import runner; runner.work()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=environment,
                 start_new_session=True,
             )
-
-        def end_after(seconds):
-            timer = threading.Timer(seconds, lambda: (late.set(), _end_worker(worker)))
-            timer.start()
-            return timer
-
-        timer = end_after(self.timeout + 120)  # for the worker's own imports
         with worker, contextlib.suppress(BrokenPipeError):
             worker.stdin.write((json.dumps(order) + "\n").encode())
             worker.stdin.flush()
             for line in worker.stdout:
-                if not job.state:
-                    timer.cancel()
-                    timer, job.start = end_after(self.timeout), time.monotonic()
                 with contextlib.suppress(ValueError):  # a last line cut short by a kill
                     news, peak = json.loads(line), job.state.get("peak_rss_mb", 0)
                     job.state |= news | {"peak_rss_mb": max(news.get("peak_rss_mb", 0), peak)}
-        timer.cancel()
         where = job.state.get("where", "before the first cell")
-        if late.is_set():
+        if "late" in job.state:
             mend = "make it shorter or raise --timeout SECONDS"
             return [f"{where}: time-out after {self.timeout:g} s; {mend}"]
         if "failures" not in job.state:
@@ -649,7 +631,7 @@ class Batch:
                     done, waiting = wait(waiting, timeout=0.2)
                     for future in done:
                         future.result()
-                    live = [job for job in todo if job.start and not job.summary]
+                    live = [job for job in [*self.workers] if not job.summary]
                     progress = (f"{job.stem} {job.state.get('progress', '')}" for job in live)
                     bar.n = len(todo) - len(waiting)
                     bar.set_postfix_str(", ".join(progress))

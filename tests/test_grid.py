@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from patchcore_helpers import CourseError, parallel
+from patchcore_helpers import CourseError, files
 from patchcore_helpers.experiments import grid
 from patchcore_helpers.experiments.grid import Grid, Outcome, Skipped, table, to_csv
 
@@ -234,14 +234,19 @@ def test_other_code_or_other_parameters_are_computed_anew(tmp_path, monkeypatch)
 
 
 def test_code_is_every_file_of_the_package(tmp_path, monkeypatch):
-    code = parallel.code_hash.__wrapped__
+    code = files.package_hash
     (tmp_path / "experiments").mkdir()
-    monkeypatch.setattr(parallel, "__file__", str(tmp_path / "parallel.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
     seen = [code()]
-    for name, content in (("a.py", "1"), ("experiments/grid.py", "1"), ("a.py", "2")):
+    for name, content in (
+        ("a.py", "1"),
+        ("experiments/grid.py", "1"),
+        ("a.py", "2"),
+        ("a.yaml", ""),
+    ):
         (tmp_path / name).write_text(content)
         seen.append(code())
-    assert len(set(seen)) == 4
+    assert len(set(seen)) == 5
     (tmp_path / "notes.txt").write_text("no code")
     assert code() == seen[-1]
 
