@@ -14,8 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from patchcore_helpers.errors import CourseError
 
-_SHOWN = '<p role="alert" style="color: #c00"><b>{}</b></p>'
-_SPOKEN = '<p style="position: absolute; clip-path: inset(50%)">{}</p>'  # an Image has no alt text
+# In the colours of the page, so that a dark theme can be read as well.
+_MESSAGE = '<p role="alert" style="border-left: 6px solid #c00; padding: 6px"><b>{}</b></p>'
+# HTML, not an Image widget: that one has no alternative text, and is stretched to the page's width.
+_PICTURE = '<img alt="{}" src="data:image/png;base64,{}" decoding="sync" style="max-width: 100%">'
 Timings = namedtuple("Timings", ["compute", "render"])  # seconds in `draw`, and figure to PNG
 
 
@@ -33,9 +35,8 @@ class Explorer:
     def __init__(self, draw, controls, alt):
         self.controls, self._draw, self._alt = controls, draw, alt
         self._places = {}  # where the axes of a figure with so many axes stand
-        self._image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
-        self._text = ipywidgets.HTML()
-        self._box = ipywidgets.VBox([*controls.values(), self._image, self._text])
+        self._shown = ipywidgets.HTML()  # the picture, or what went wrong
+        self._box = ipywidgets.VBox([*controls.values(), self._shown])
         self._update()
         for control in controls.values():
             control.observe(self._update, names="value")
@@ -47,20 +48,18 @@ class Explorer:
             self.picture, self.timings = _picture(self._draw, values, self._places)
         except Exception as error:
             # Raised as well as shown: a page can only show it, a batch run must stop on it.
-            self._image.layout.display = "none"
-            self._text.value = _SHOWN.format(escape(f"{type(error).__name__}: {error}"))
+            self._shown.value = _MESSAGE.format(escape(f"{type(error).__name__}: {error}"))
             raise
         finally:
             gc.collect(0)  # the closed figure, while it is young
             gc.enable()
-        self._image.value, self._image.layout.display = self.picture, None
-        self._text.value = _SPOKEN.format(escape(self._alt))
+        self._encoded = b64encode(self.picture).decode()
+        self._shown.value = _PICTURE.format(escape(self._alt), self._encoded)
 
     def _repr_mimebundle_(self, **_):
         """Widget for a page with a kernel, picture for every other reader."""
-        encoded = b64encode(self.picture).decode()
-        image = f'<img alt="{escape(self._alt)}" src="data:image/png;base64,{encoded}">'
-        static = {"text/html": image, "image/png": encoded, "text/plain": self._alt}
+        image = _PICTURE.format(escape(self._alt), self._encoded)
+        static = {"text/html": image, "image/png": self._encoded, "text/plain": self._alt}
         return self._box._repr_mimebundle_() | static, {"image/png": {"alt": self._alt}}
 
 

@@ -1,8 +1,7 @@
-import os
 from pathlib import Path
 
 import pytest
-from lab_harness import Lab
+from lab_harness import PICTURES, Lab
 
 
 def pytest_collection_modifyitems(items):
@@ -24,6 +23,5 @@ def page(chromium, request):
     page = chromium.new_page(viewport={"width": 1280, "height": 1000})
     page.set_default_timeout(60_000)
     yield page
-    folder = Path(os.environ.get("PATCHCORE_SCREENSHOTS", "output/browser"))
-    page.screenshot(path=folder / f"{request.node.name}.png")
+    page.screenshot(path=f"{PICTURES}/{request.node.name}.png")
     page.close()

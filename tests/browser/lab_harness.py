@@ -1,5 +1,6 @@
 """Drive a real JupyterLab in the system's Chromium."""
 
+import argparse
 import json
 import os
 import secrets
@@ -11,6 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+import nbformat
+
+from patchcore_helpers import runner
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -57,6 +62,25 @@ IDLE = """async () => {
         await new Promise(resolve => setTimeout(resolve, 50));
         if (kernel.status !== "idle") quiet = -1;
     }
+}"""
+
+PICTURES = os.environ.get("PATCHCORE_SCREENSHOTS", "output/browser")
+CONTROLS = ".jp-OutputArea :is([role=slider], select, input, textarea, button)"
+KEYS = {  # what moves a control; the second, where the first has no way left to go
+    "slider": (["ArrowRight"], ["ArrowLeft"]),
+    # A closed list leaves its arrows to JupyterLab.
+    "select": (["Space", "ArrowDown", "Enter"], ["Space", "ArrowUp", "Enter"]),
+    "checkbox": (["Space"],),
+    "button": (["Space"],),
+}
+KIND = """control => control.getAttribute("role") ??
+    (control.tagName === "INPUT" ? control.type : control.tagName.toLowerCase())"""
+VALUE = """control => control.getAttribute("aria-valuetext") ?? (control.type === "checkbox" ?
+    control.checked : control.tagName === "BUTTON" ? control.className : control.value)"""
+# What explore() shows for a control: its picture, or the message in the picture's place.
+SHOWN = """control => {
+    const box = control.closest(".widget-vbox");
+    return box.querySelector("[role=alert]")?.textContent ?? box.querySelector("img")?.src;
 }"""
 
 
@@ -139,25 +163,81 @@ def open_and_run(page, lab, notebook, seconds=900):
     return ran
 
 
+def make_quick(lab, notebook):
+    """Write the fast parameters of a notebook below those of its own, in the copy in `lab.root`."""
+    parser = argparse.ArgumentParser()
+    runner.add_arguments(parser)
+    path = lab.root / notebook
+    (job,) = runner.plan(parser.parse_args([str(path), "--profile", "fast"]))
+    assert job.parameters, f"{notebook}: no parameters in configs/fast"
+    content = nbformat.read(path, as_version=4)
+    (cell,) = (cell for cell in content.cells if "parameters" in runner.tags(cell))
+    cell.source += "".join(f"\n{name} = {value!r}" for name, value in job.parameters.items())
+    nbformat.write(content, path)
+
+
+def shut_down(page):
+    """End the kernel of the notebook on show."""
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+
+
+def change_theme(page, theme):
+    """Give JupyterLab a theme, "JupyterLab Light" or "JupyterLab Dark"."""
+    page.evaluate(
+        "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme
+    )
+    page.locator(f"body[data-jp-theme-name='{theme}']").wait_for(state="attached")
+
+
+def move_by_keys(control):
+    """Move a control with the keyboard, wait for its picture; returns (kind, value before, after).
+
+    Fails if the value changes and the picture does not, or if a message takes its place.
+    """
+    kind, value, shown = (control.evaluate(script) for script in (KIND, VALUE, SHOWN))
+    assert kind in KEYS, f"no keys known that move a {kind}"
+    for keys in KEYS[kind]:
+        for key in keys:
+            control.press(key)
+        if control.evaluate(VALUE) != value:
+            break
+    page, after = control.page, control.evaluate(VALUE)
+    if after != value:
+        handle = control.element_handle()
+        changed = f"([control, shown]) => ({SHOWN})(control) !== shown"
+        page.wait_for_function(changed, arg=[handle, shown])
+    page.evaluate(IDLE)
+    assert control.evaluate(SHOWN).startswith("data:image"), control.evaluate(SHOWN)
+    return kind, value, after
+
+
 def ask(page, code):
     """Return what this code prints in the kernel of the notebook on show."""
     return page.evaluate(ASK, code).strip()
 
 
 def explorer(page, label):
-    """Locate the box (controls, picture, message) that holds the control with this label."""
-    boxes = page.locator(".widget-vbox").filter(has=page.locator("img"))
-    return boxes.filter(has=page.get_by_text(label, exact=True)).last
+    """Locate the box (controls, picture or message) that holds the control with this label."""
+    return page.locator(".widget-vbox").filter(has=page.get_by_text(label, exact=True)).last
 
 
 def picture(page, label):
-    """Return the address of the picture on show; a new picture has a new address."""
+    """Return the picture on show, as the address that holds all its bytes."""
     return explorer(page, label).locator("img").get_attribute("src")
 
 
 def slider(page, label):
     """Locate the slider with this label: its handle takes keys, its readout shows the value."""
     return explorer(page, label).locator(".widget-slider", has_text=label)
+
+
+def wait_for_new_picture(page, label, before):
+    """Wait until another picture than `before` is on show, and the last one drawn."""
+    page.wait_for_function(
+        "([box, before]) => ![undefined, before].includes(box.querySelector('img')?.src)",
+        arg=[explorer(page, label).element_handle(), before],
+    )
+    page.evaluate(IDLE)
 
 
 def move_slider(page, label, key="ArrowRight", times=3):
@@ -168,6 +248,5 @@ def move_slider(page, label, key="ArrowRight", times=3):
     before = picture(page, label)
     for _ in range(times):
         slider(page, label).get_by_role("slider").press(key)
-    explorer(page, label).locator(f"img:not([src='{before}'])").wait_for()
-    page.evaluate(IDLE)
+    wait_for_new_picture(page, label, before)
     return float(slider(page, label).locator(".widget-readout").inner_text())
