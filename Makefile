@@ -40,6 +40,7 @@ bench: setup  ## measure the timed claims side by side; about an hour on an idle
 	cd benchmarks && ../$(BIN)/python coreset.py
 	cd benchmarks && ../$(BIN)/python predict.py
 	cd benchmarks && ../$(BIN)/python scale.py
+	cd benchmarks && ../$(BIN)/python full.py
 
 full: setup  ## run the experiments on MVTec AD, VisA and AITEX; data/README.md says how to get them
 	$(BIN)/patchcore-course run 1 4 5 6 7 --profile full --output output/full --timeout 86400
@@ -47,6 +48,6 @@ full: setup  ## run the experiments on MVTec AD, VisA and AITEX; data/README.md 
 clean:  ## remove what runs have written
 	rm -rf output .pytest_cache .ruff_cache .hypothesis
 
-readme: setup  ## take the runs in output/ over into docs/, and write the README's tables
+readme: course  ## run what has changed, take numbers and pictures over, write the README's tables
 	$(BIN)/python docs/verify.py --summaries output --fix
 	$(BIN)/python docs/readme.py --take output

@@ -24,9 +24,9 @@ def processor():
     return names[0] if names else platform.processor()
 
 
-def write_part(name, text, folder=HERE):
-    """Put a benchmark's part into README.md, in place of its last one."""
-    readme = folder / "README.md"
+def write_part(name, text, folder=HERE, file="README.md"):
+    """Put a benchmark's part into README.md or another page, in place of its last one."""
+    readme = folder / file
     begin, end = f"<!-- {name}: written by {name}.py -->\n", f"<!-- {name}: end -->\n"
     old = readme.read_text() if readme.exists() else "# Benchmarks\n\n"
     head, _, rest = old.partition(begin)
