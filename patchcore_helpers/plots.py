@@ -476,7 +476,7 @@ def greedy_steps(points, chosen, step):
     centres = points[chosen[:step]]
     distances = np.linalg.norm(points[:, None] - centres, axis=2).min(1)
     farthest = points[distances.argmax()]
-    figure, ax = plt.subplots(figsize=(7, 4.2))
+    figure, ax = plt.subplots(figsize=(5.6, 4.2))
     drawn = ax.scatter(*points.T, c=distances, s=16, cmap="viridis_r", vmin=0, vmax=4)
     ax.scatter(*centres.T, s=90, color=DEFECT, edgecolor="white", zorder=3)
     for number, centre in enumerate(centres, 1):
