@@ -4,13 +4,14 @@ import json
 import os
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .backbones import sha256_of
-from .errors import CourseError
+from .errors import CourseError, writing
 from .files import cache_folder, part_of, sha256
 from .images import read_image
 
@@ -49,13 +50,9 @@ class FeatureCache:
     """
 
     def __init__(self, folder=None):
-        self.folder = Path(folder) if folder else cache_folder("features")
-        try:
+        self.folder, self._takes = Path(folder) if folder else cache_folder("features"), True
+        with writing(f"cache folder {self.folder}", "name another"):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CourseError(
-                f"cache folder {self.folder}: {error.strerror}; name another"
-            ) from None
 
     @classmethod
     def of(cls, cache):
@@ -97,7 +94,7 @@ class FeatureCache:
             yield [m.view(extractor.dtype) for m in batch]
 
     def _compute(self, extractor, items, paths, stored):
-        parts, sums = [part_of(path) for path in paths], [0] * len(paths)
+        parts, sums = [part_of(path) for path in paths], self._takes and [0] * len(paths)
         try:
             for batch in extractor.compute_maps(items):
                 if sums:
@@ -109,13 +106,15 @@ class FeatureCache:
                 self._tried(_finish, parts, sums, paths)
         finally:
             for part in parts:
-                part.unlink(missing_ok=True)
+                with suppress(OSError):
+                    part.unlink()
 
     def _tried(self, write, *columns):
-        """Write for each layer; a warning and None where it fails: the work can go on without."""
+        """Write for each layer; where it fails, the work goes on without, after one warning."""
         try:
             return [write(*each) for each in zip(*columns, strict=True)]
         except OSError as error:
+            self._takes = False
             warnings.warn(
                 f"cache folder {self.folder}: {error.strerror}; features are not kept there: make "
                 "room, or set PATCHCORE_CACHE to another folder",

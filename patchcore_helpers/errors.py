@@ -1,5 +1,7 @@
 """The one error that a user is meant to read, and the line that it stands on."""
 
+from contextlib import contextmanager
+
 
 class CourseError(ValueError):
     """Bad input, said in one line that names the file or parameter and the mend.
@@ -16,3 +18,21 @@ def one_line(text):
     """
     text = str(text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def writing(path, mend):
+    """Turn what cannot be written in this block into a `CourseError` that names the path.
+
+    Parameters
+    ----------
+    path : path or str
+    mend : str
+        What the user can do about it.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # not a file: a reader, such as head, has seen enough
+        raise
+    except OSError as error:
+        raise CourseError(f"{path}: cannot be written ({error.strerror}); {mend}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from .errors import CourseError
+from .errors import CourseError, writing
 
 
 def part_of(path):
@@ -112,16 +112,13 @@ def whole_folder(path):
             "move it away or choose another --output"
         )
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        (temporary / MANIFEST).write_text("\n".join(_files_below(temporary)), "utf-8")
-        if path.exists():
-            os.replace(path, aside)
-        os.replace(temporary, path)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CourseError(f"{path}: cannot be written ({error.strerror}); name another") from None
+        with writing(path, "name another"):
+            temporary.mkdir(parents=True)
+            yield temporary
+            (temporary / MANIFEST).write_text("\n".join(_files_below(temporary)), "utf-8")
+            if path.exists():
+                os.replace(path, aside)
+            os.replace(temporary, path)
     finally:
         if aside.exists() and not path.exists():
             os.replace(aside, path)
@@ -170,10 +167,6 @@ def cache_folder(name):
     """
     root = os.environ.get("PATCHCORE_CACHE") or Path.home() / ".cache" / "patchcore_helpers"
     folder = Path(root) / name
-    try:
+    with writing(folder, "set PATCHCORE_CACHE to a folder of your own"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CourseError(
-            f"{folder}: cannot be made ({error.strerror}); set PATCHCORE_CACHE to your own"
-        ) from None
     return folder

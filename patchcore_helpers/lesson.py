@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from IPython.display import display
 
-from patchcore_helpers.errors import CourseError
+from patchcore_helpers.errors import CourseError, writing
 from patchcore_helpers.files import write_atomically
 
 
@@ -120,14 +120,10 @@ record None where there is no value
             raise CourseError(f"{name!r}: use lower-case letters, digits and _ as a name")
         if self.folder is None:
             return
-        try:
-            (self.folder / below).mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / below / (name + suffix), content)
-        except OSError as error:
-            raise CourseError(
-                f"output_dir {self.folder}: cannot write {name + suffix} ({error.strerror}); "
-                "give a folder of your own, or an empty text to write nothing"
-            ) from None
+        path = self.folder / below / (name + suffix)
+        with writing(f"output_dir: {path}", "give a folder of your own, or '' to write nothing"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
 
 
 def peak_rss_mb(pid="self"):

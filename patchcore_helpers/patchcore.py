@@ -21,7 +21,7 @@ from .backbones import find_weights, load_backbone, parameter_count
 from .bank_file import OWN_WEIGHTS, PARAMETERS, VERSIONED, digest_of, read_bank
 from .cache import FeatureCache
 from .coreset import SAMPLERS
-from .errors import CourseError
+from .errors import CourseError, writing
 from .features import Extractor, as_size
 from .files import write_atomically
 from .neighbours import check_patches, make_search
@@ -404,12 +404,8 @@ class PatchCore(BaseEstimator):
             {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()},
             {"patchcore": json.dumps(about, default=_plain)},
         )
-        try:
+        with writing(path, "choose another path"):
             write_atomically(path, content)
-        except OSError as error:
-            raise CourseError(
-                f"{path}: cannot be written ({error.strerror}); choose another path"
-            ) from None
 
     @classmethod
     def load(cls, path, weights=None):

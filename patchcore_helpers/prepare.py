@@ -27,13 +27,14 @@ from tqdm import tqdm
 
 from .aitex import oddities
 from .datasets import PREPARED, Category, Sample, load_folder, load_visa, safe_path
-from .errors import CourseError
+from .errors import CourseError, writing
 from .images import EXTENSIONS, read_image, read_mask
 
 MAX_MEMBERS = 100_000
 MAX_FILE = 2**28
 MAX_RATIO, MAX_EXTRA = 10, 2**26  # photographs hardly shrink in an archive
 TOO_LARGE = "unpacks to far more than photographs would"
+MEND = "make room or choose another --data-dir"
 
 
 def count_mvtec(category):
@@ -253,14 +254,10 @@ def members(source):
 def write(path, content):
     """A file that is whole or not there; it is not forced to the disk, there are thousands."""
     temporary = path.with_name(f".{path.name}.part")
-    try:
+    with writing(path, MEND):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         os.replace(temporary, path)
-    except OSError as error:
-        raise CourseError(
-            f"{path}: cannot be written ({error.strerror}); make room or choose another --data-dir"
-        ) from None
 
 
 def extract(data, source, part, wanted, progress):
@@ -305,19 +302,16 @@ def extract(data, source, part, wanted, progress):
 
 def problem(sample):
     """(file, what is wrong with it) of an image or its mask, or None."""
+    path = sample.image
     try:
-        size = read_image(sample.image).size
+        size = read_image(path).size
+        if not sample.has_mask:
+            return path, "has no mask"
+        path = sample.mask_path
+        if path and read_mask(path).shape[::-1] != size:
+            return path, "does not have its image's size"
     except CourseError:
-        return sample.image, "cannot be read"
-    if not sample.has_mask:
-        return sample.image, "has no mask"
-    if sample.mask_path is not None:
-        try:
-            mask = read_mask(sample.mask_path)
-        except CourseError:
-            return sample.mask_path, "cannot be read"
-        if mask.shape[::-1] != size:
-            return sample.mask_path, "does not have its image's size"
+        return path, "cannot be read"
     return None
 
 
@@ -333,10 +327,7 @@ def verify(data, source, part, wanted, progress):
             f"{source}: has no {', '.join(missing)}; "
             f"to prepare only a part, add --categories {there}"
         )
-    try:
-        categories = {name: data.read(part, name) for name in wanted}
-    except CourseError as error:
-        raise CourseError(str(error).replace(str(part), str(source))) from None
+    categories = {name: data.read(part, name) for name in wanted}
     samples = [s for category in categories.values() for s in category.train + category.test]
     with ThreadPoolExecutor() as pool:
         results = pool.map(problem, samples)
@@ -357,16 +348,13 @@ def verify(data, source, part, wanted, progress):
             "download it again, or leave the category out with --categories"
         )
     if data.notes and len(wanted) == len(data.published):
-        try:
-            data.notes(part)
-        except CourseError as error:
-            raise CourseError(str(error).replace(str(part), str(source))) from None
+        data.notes(part)
     return {name: data.count(category) for name, category in categories.items()}
 
 
 def move(part, target, wanted):
     """Rename what is in `part` into its place, the categories last."""
-    try:
+    with writing(target, MEND):
         target.mkdir(exist_ok=True)
         for path in sorted(part.rglob("*")):
             inner = path.relative_to(part)
@@ -375,30 +363,21 @@ def move(part, target, wanted):
                 os.replace(path, target / inner)
         for name in wanted:
             os.rename(part / name, target / name)
-    except OSError as error:
-        raise CourseError(
-            f"{target}: cannot be written ({error.strerror}); choose another --data-dir"
-        ) from None
 
 
 @contextmanager
 def part_folder(part, source):
     """The hidden folder, held by one process; it stays after a kill, but not after a refusal."""
     new = not part.parent.exists()
-    try:
+    with writing(part.parent, MEND):
         part.parent.mkdir(exist_ok=True)
         part.mkdir(exist_ok=True)
         lock = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise CourseError(
-            f"{part.parent}: cannot be written ({error.strerror}); choose another --data-dir"
-        ) from None
     try:
-        try:
+        same = False
+        with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             same = os.path.samestat(os.fstat(lock), os.stat(part))
-        except OSError:
-            same = False
         if not same:
             raise CourseError(f"{part}: another prepare is at work; wait until it has ended")
         state = source.stat()
@@ -478,7 +457,10 @@ def prepare(dataset, source, data_dir="data", categories=None, progress=False):
         wanted = [name for name in categories if name not in in_place]
         if wanted:
             passed_over = extract(data, source, part, wanted, progress)
-            counts |= verify(data, source, part, wanted, progress)
+            try:
+                counts |= verify(data, source, part, wanted, progress)
+            except CourseError as error:  # its files are known to the user by the source's name
+                raise CourseError(str(error).replace(str(part), str(source))) from None
             move(part, target, wanted)
     table = pd.DataFrame.from_dict(counts, orient="index", columns=data.columns)
     table = table.loc[categories].rename_axis("category").reset_index()

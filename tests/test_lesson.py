@@ -94,7 +94,9 @@ def test_bad_names_and_folders(tmp_path, shown):
     with pytest.raises(CourseError, match="no alternative text; describe it in alt="):
         lesson.figure(draw(), "line", alt=" ")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(CourseError, match=r"file: cannot write results.json .*; give a folder"):
+    with pytest.raises(
+        CourseError, match=r"output_dir: .*results.json: cannot be written .*; give a folder"
+    ):
         Lesson("01_it", tmp_path / "file").finish()
     assert not shown
 
