@@ -1,6 +1,7 @@
 """Fit on a category's normal images, score its test images, measure."""
 
 import time
+import timeit
 
 import numpy as np
 import pandas as pd
@@ -27,23 +28,8 @@ def test_masks(category, size):
     -------
     list of bool arrays of shape (height, width), or None
     """
-    masks = []
-    for sample in category.test:
-        if sample.label == 0:
-            masks.append(np.zeros(size, bool))
-        else:
-            mask = sample.mask()
-            masks.append(None if mask is None else resize_mask(mask, size))
-    return masks
-
-
-def pixel_metrics(masks, maps):
-    """Pixel AUROC and AU-PRO over the images of known masks; (None, None) without a defect."""
-    known = [i for i, mask in enumerate(masks) if mask is not None]
-    if not any(masks[i].any() for i in known):
-        return None, None
-    masks, maps = np.stack([masks[i] for i in known]), maps[known]
-    return pixel_auroc(masks, maps), au_pro(masks, maps)
+    masks = (sample.mask() if sample.label else np.zeros(size, bool) for sample in category.test)
+    return [None if mask is None else resize_mask(mask, size) for mask in masks]
 
 
 def evaluate(category, model):
@@ -59,72 +45,52 @@ def evaluate(category, model):
     -------
     results : dict
         What ``patchcore-course evaluate --json`` prints: settings, counts, image AUROC, pixel AUROC
-        and AU-PRO (None without masks), seconds, and the peak resident memory in MB; for strips
-        the tile AUROC, too.
+        and AU-PRO (None without masks), seconds, and the peak resident memory in MB. For strips
+        the tile AUROC, too: a tile is positive if any of its pixels is a defect; tiles that show no
+        cloth are left out, as are those of defective strips without a mask.
     inspection : Inspection
         For strips, it holds a list of their stitched maps instead of patch scores.
     """
-    if isinstance(model, StripPatchCore):
-        return evaluate_strips(category, model)
-    size = as_size(model.image_size)
-    masks = test_masks(category, size)
+    strips = isinstance(model, StripPatchCore)
+    masks = [] if strips else test_masks(category, as_size(model.image_size))
     start = time.perf_counter()
     model.fit(category.train)
     fitted = time.perf_counter()
-    inspection = model.inspect(category.test)
+    if strips:
+        maps = list(model.anomaly_maps(category.test))
+        inspection = Inspection(np.array([strip_score(each) for each in maps]), maps)
+    else:
+        inspection = model.inspect(category.test)
     scored = time.perf_counter()
-    pixel, pro = None, None
+    measures = {"image_auroc": image_auroc(category.labels, inspection.scores)}
+    if strips:
+        masks = [sample.mask() for sample in category.test]
+        tiles = score_tiles(category, maps).dropna(subset="label")
+        labels, scores = tiles.label.to_numpy(int), tiles.score.to_numpy()
+        measures["tile_auroc"] = image_auroc(labels, scores)
+    measures |= {"pixel_auroc": None, "au_pro": None}
     if any(mask is not None and mask.any() for mask in masks):
-        pixel, pro = pixel_metrics(masks, model.to_maps(inspection.patch_scores))
-    measures = {
-        "image_auroc": image_auroc(category.labels, inspection.scores),
-        "pixel_auroc": pixel,
-        "au_pro": pro,
-    }
-    seconds = fitted - start, scored - fitted
-    return _results(category, model, model.image_size, measures, seconds), inspection
-
-
-def _results(category, model, image_size, measures, seconds):
-    return {
+        known = [i for i, mask in enumerate(masks) if mask is not None]
+        masks = [masks[i] for i in known]
+        every = maps if strips else model.to_maps(inspection.patch_scores)
+        maps = [every[i] for i in known]
+        measures |= {"pixel_auroc": pixel_auroc(masks, maps), "au_pro": au_pro(masks, maps)}
+    fitted_model = model.patchcore_ if strips else model
+    results = {
         "category": category.name,
-        "backbone": model.backbone,
-        "image_size": image_size,
-        "coreset_ratio": model.coreset_ratio,
+        "backbone": fitted_model.backbone,
+        "image_size": inspection.patch_scores[0].shape if strips else model.image_size,
+        "coreset_ratio": fitted_model.coreset_ratio,
         "n_train": len(category.train),
         "n_test": len(category.test),
-        "n_patches": model.n_patches_,
-        "bank_size": len(model.memory_bank_),
+        "n_patches": fitted_model.n_patches_,
+        "bank_size": len(fitted_model.memory_bank_),
         **measures,
-        "fit_seconds": round(seconds[0], 3),
-        "score_seconds": round(seconds[1], 3),
+        "fit_seconds": round(fitted - start, 3),
+        "score_seconds": round(scored - fitted, 3),
         "peak_rss_mb": round(peak_rss_mb(), 1),
     }
-
-
-def evaluate_strips(category, model):
-    """As `evaluate`, for a StripPatchCore: at the size of the strips, and by tiles besides.
-
-    A tile is positive if any of its pixels is a defect; tiles that show no cloth are left out, as
-    are those of defective strips without a mask.
-    """
-    start = time.perf_counter()
-    model.fit(category.train)
-    fitted = time.perf_counter()
-    maps = list(model.anomaly_maps(category.test))
-    scores = np.array([strip_score(strip_map) for strip_map in maps])
-    seconds = fitted - start, time.perf_counter() - fitted
-    tiles = score_tiles(category, maps).dropna(subset="label")
-    known = [i for i, sample in enumerate(category.test) if sample.has_mask]
-    masks, known_maps = [category.test[i].mask() for i in known], [maps[i] for i in known]
-    measures = {
-        "image_auroc": image_auroc(category.labels, scores),
-        "tile_auroc": image_auroc(tiles.label.to_numpy(int), tiles.score.to_numpy()),
-        "pixel_auroc": pixel_auroc(masks, known_maps),
-        "au_pro": au_pro(masks, known_maps),
-    }
-    results = _results(category, model.patchcore_, maps[0].shape, measures, seconds)
-    return results, Inspection(scores, maps)
+    return results, inspection
 
 
 def compare_layers(category, choices, **options):
@@ -223,9 +189,4 @@ def ratio_table(model, category, ratios, progress=None):
 def median_seconds(call, *arguments, repeats=7):
     """Median time of a call, after one that is not counted."""
     call(*arguments)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call(*arguments)
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+    return float(np.median(timeit.repeat(lambda: call(*arguments), number=1, repeat=repeats)))
