@@ -83,6 +83,14 @@ SHOWN = """control => {
     return box.querySelector("[role=alert]")?.textContent ?? box.querySelector("img")?.src;
 }"""
 
+CHANGED = f"""async (control, [shown, seconds]) => {{
+    for (let i = 0; i < 20 * seconds; i++) {{
+        if (({SHOWN})(control) !== shown) return true;
+        await new Promise(resolve => setTimeout(resolve, 50));
+    }}
+    return false;
+}}"""
+
 
 def find_chromium():
     """Return the path of the system's Chromium, or None."""
@@ -189,7 +197,7 @@ def change_theme(page, theme):
     page.locator(f"body[data-jp-theme-name='{theme}']").wait_for(state="attached")
 
 
-def move_by_keys(control):
+def move_by_keys(control, seconds=60):
     """Move a control with the keyboard, wait for its picture; returns (kind, value before, after).
 
     Fails if the value changes and the picture does not, or if a message takes its place.
@@ -202,10 +210,8 @@ def move_by_keys(control):
         if control.evaluate(VALUE) != value:
             break
     page, after = control.page, control.evaluate(VALUE)
-    if after != value:
-        handle = control.element_handle()
-        changed = f"([control, shown]) => ({SHOWN})(control) !== shown"
-        page.wait_for_function(changed, arg=[handle, shown])
+    changed = after == value or control.evaluate(CHANGED, [shown, seconds])
+    assert changed, f"{kind} from {value} to {after}: the picture did not change"
     page.evaluate(IDLE)
     assert control.evaluate(SHOWN).startswith("data:image"), control.evaluate(SHOWN)
     return kind, value, after

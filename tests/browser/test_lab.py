@@ -38,6 +38,16 @@ widgets.explore(draw, alt="A line.", start={"level": 0.2}, labels={"level": "hei
     grid=Checkbox(description="grid"), box=ToggleButton(description="box"))""",
 ]
 
+COUNT_BARE_FRAMES = """() => {
+    window.bare = 0;
+    const look = () => {
+        const image = document.querySelector(".widget-vbox img");
+        window.bare += !(image?.complete && image.naturalWidth);
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
+
 
 @pytest.fixture
 def tiny(page, lab):
@@ -93,6 +103,7 @@ def test_dragging_leaves_no_backlog(tiny):
     ask(tiny, f"pause = {pause}; calls.clear()")
     box = slider(tiny, "height").get_by_role("slider").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tiny.evaluate(COUNT_BARE_FRAMES)
     tiny.mouse.move(x, y)
     tiny.mouse.down()
     for step in range(moves):
@@ -107,4 +118,5 @@ def test_dragging_leaves_no_backlog(tiny):
     print(f"{moves} moves, {drawn:.0f} pictures, the last one {waited:.2f} s after release")
     assert last == pytest.approx(shown)
     assert shown > 0.4
+    assert tiny.evaluate("window.bare") == 0, "the picture flickers"
     assert waited < moves * pause / 3, "the kernel drew values that were out of date"

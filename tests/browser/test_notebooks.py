@@ -76,13 +76,13 @@ def opened(request, lab, chromium):
         page.close()
 
 
-def move_everything(page, name):
+def move_everything(page, name, seconds=60):
     """Move every control of the page once; returns the kinds of those whose value changed."""
     controls = page.locator(CONTROLS)
     assert controls.count() == int(ask(page, COUNT)), "the page shows not what the kernel has"
     moved = []
     for number, control in enumerate(controls.all()):
-        kind, before, after = move_by_keys(control)
+        kind, before, after = move_by_keys(control, seconds)
         moved += [kind] * (before != after)
         box = control.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
         box.screenshot(path=f"{PICTURES}/{name}-{number}-{kind}.png")
@@ -196,11 +196,12 @@ def test_the_checks_see_what_is_wrong(lab, page):
             ["import ipywidgets", "out = ipywidgets.Output()\nwith out: 1 / 0\nout"],
             "ZeroDivisionError",
         ),
+        ([BAD[0], 'widgets.explore(lambda n: plt.figure(), alt="", n=(0, 9))'], "did not change"),
     ],
 )
 def test_an_error_anywhere_is_seen(lab, page, cells, message):
     write(lab, "bad.ipynb", cells)
     with pytest.raises(AssertionError, match=message):
         open_and_run(page, lab, "bad.ipynb")
-        move_everything(page, "bad")
+        move_everything(page, "bad", seconds=1)
     shut_down(page)
