@@ -7,8 +7,7 @@ from cycler import cycler
 from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.metrics import roc_curve
 
-from .datasets import Sample
-from .images import read_image
+from .features import read_item
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
@@ -56,12 +55,37 @@ def log_scale(axis, labels=(1, 2, 5)):
     axis.set_major_formatter("{x:g}")
 
 
-def _picture(axes, image, title=""):
-    pixels = image.read() if isinstance(image, Sample) else read_image(image)
-    axes.imshow(pixels)
-    axes.set_title(title, fontsize=10)
-    axes.set_axis_off()
+def _bare(ax, title):
+    """A panel that shows a picture: a small title, no axes."""
+    ax.set_title(title, fontsize=10)
+    ax.set_axis_off()
+
+
+def _picture(ax, image, title=""):
+    pixels = read_item(image)
+    ax.imshow(pixels)
+    _bare(ax, title)
     return pixels
+
+
+def _plane(ax, **more):
+    """Axes of a toy in the plane of two features."""
+    ax.set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)", aspect="equal", **more)
+
+
+def _outline(ax, sample):
+    """The border of the true defect, where it is known."""
+    mask = sample.mask()
+    if mask is not None and mask.any():
+        ax.contour(mask, levels=[0.5], colors=[SKY], linewidths=1.5)
+
+
+def _mean_and_range(ax, rows, x, column, alpha, label, band=None, **look):
+    """A line through the means of a column at every x, and a band from least to largest."""
+    summary = rows.groupby(x)[column].agg(["mean", "min", "max"])
+    ax.fill_between(summary.index, summary["min"], summary["max"], alpha=alpha, label=band, **look)
+    ax.plot(summary.index, summary["mean"], "o-", label=label, **look)
+    return summary.index
 
 
 def images(pictures, titles, columns=5):
@@ -96,7 +120,7 @@ def toy_bank(bank, queries, distances, nearest):
     for query, distance, row in zip(queries, distances, nearest, strict=True):
         ax.plot(*np.transpose([query, bank[row]]), color=BLACK, lw=1, zorder=0)
         ax.annotate(f"{distance:.2f}", query, xytext=(10, -12), textcoords="offset points")
-    ax.set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)", aspect="equal")
+    _plane(ax)
     ax.margins(0.2)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -123,22 +147,20 @@ def pipeline(image, patches, bank, patch_scores, anomaly_map):
     figure, axes = plt.subplots(1, 5, figsize=(11, 2.75))
     pixels = _picture(axes[0], image, "1  image")
     axes[1].imshow(np.clip((colours - low) / (high - low), 0, 1))
-    axes[1].set_title(f"2  {patches.shape[0]} x {patches.shape[1]} patches", fontsize=10)
+    _bare(axes[1], f"2  {patches.shape[0]} x {patches.shape[1]} patches")
     worst = np.unravel_index(patch_scores.argmax(), patch_scores.shape)
     axes[2].scatter(*points[:, :2].T, s=3, color=NORMAL)
     axes[2].scatter(*colours[worst][:2], s=60, marker="X", color=DEFECT)
     axes[2].set_title("3  memory bank, worst patch", fontsize=10)
     axes[2].set(xticks=[], yticks=[], box_aspect=1)
     axes[3].imshow(patch_scores)
-    axes[3].set_title("4  distance to the bank", fontsize=10)
-    overlay(axes[4], pixels, anomaly_map, (float(anomaly_map.min()), float(anomaly_map.max())))
-    axes[4].set_title("5  anomaly map", fontsize=10)
-    for ax in (axes[1], axes[3], axes[4]):
-        ax.set_axis_off()
+    _bare(axes[3], "4  distance to the bank")
+    limits = float(anomaly_map.min()), float(anomaly_map.max())
+    overlay(axes[4], pixels, anomaly_map, limits, "5  anomaly map")
     return figure
 
 
-def overlay(ax, image, anomaly_map, limits):
+def overlay(ax, image, anomaly_map, limits, title=""):
     """Draw an image in grey with its anomaly map over it; returns the drawn map, for a colour bar.
 
     Parameters
@@ -148,13 +170,14 @@ def overlay(ax, image, anomaly_map, limits):
     anomaly_map : array of shape (height, width)
     limits : (low, high)
         Map values at the two ends of the colour scale; below `low` the image shows through.
+    title : str
     """
     low, high = limits
     height, width = anomaly_map.shape
     ax.imshow(image.convert("L").resize((width, height)), cmap="gray", vmin=0, vmax=255)
     alpha = 0.75 * np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
     drawn = ax.imshow(anomaly_map, vmin=low, vmax=high, alpha=alpha)
-    ax.set_axis_off()
+    _bare(ax, title)
     return matplotlib.cm.ScalarMappable(drawn.norm, drawn.cmap)
 
 
@@ -175,9 +198,7 @@ def heat_maps(samples, maps, titles, limits):
         axes.T, samples, maps, titles, strict=True
     ):
         scale = overlay(below, _picture(above, sample, title), anomaly_map, limits)
-        mask = sample.mask()
-        if mask is not None and mask.any():
-            above.contour(mask, levels=[0.5], colors=[SKY], linewidths=1.5)
+        _outline(above, sample)
     figure.colorbar(scale, ax=axes, label="anomaly map (L2 distance)", shrink=0.7)
     return figure
 
@@ -191,11 +212,6 @@ def _histogram(ax, labels, scores, threshold=None):
         ax.axvline(threshold, color=THRESHOLD, ls="--", label="threshold")
     ax.set(xlabel="image score (L2 distance)", ylabel="test images")
     ax.legend()
-
-
-def _rates(labels, scores, threshold):
-    alarms = scores > threshold
-    return alarms[labels == 0].mean(), alarms[labels == 1].mean()
 
 
 def scores(labels, scores, threshold=None):
@@ -213,10 +229,10 @@ def scores(labels, scores, threshold=None):
     right.plot(false_alarms, found, color=GREEN)
     right.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":")
     if threshold is not None:
-        right.plot(*_rates(labels, scores, threshold), "o", ms=9, color=THRESHOLD)
-    right.set(
-        xlabel="false alarms / normal images", ylabel="found / defective images", aspect="equal"
-    )
+        rates = [np.mean(scores[labels == label] > threshold) for label in (0, 1)]
+        right.plot(*rates, "o", ms=9, color=THRESHOLD)
+    right.set(xlabel="false alarms / normal images", ylabel="found / defective images")
+    right.set_aspect("equal")
     return figure
 
 
@@ -232,24 +248,21 @@ def threshold_view(labels, scores, samples, threshold):
     figure, axes = plt.subplots(1, 4, figsize=(11, 3), width_ratios=(2.2, 1.5, 1, 1))
     _histogram(axes[0], labels, scores, threshold)
     alarms = scores > threshold
-    counts = [
-        int(((labels == label) & (alarms == alarm)).sum()) for label in (1, 0) for alarm in (1, 0)
-    ]
-    names = ["defect found", "defect missed", "false alarm", "normal passed"]
-    axes[1].barh(names[::-1], counts[::-1], color=[NORMAL, NORMAL, DEFECT, DEFECT])
+    names = ["normal passed", "false alarm", "defect missed", "defect found"]
+    counts = np.bincount(2 * labels + alarms, minlength=4)
+    axes[1].barh(names, counts, color=[NORMAL, NORMAL, DEFECT, DEFECT])
     axes[1].bar_label(axes[1].containers[0], padding=3)
     axes[1].set(xlabel="test images", xlim=(0, 1.25 * max(counts)))
     for ax, title, wanted in (
         (axes[2], "closest miss", (labels == 1) & ~alarms),
         (axes[3], "closest false alarm", (labels == 0) & alarms),
     ):
-        ax.set_axis_off()
         where = np.flatnonzero(wanted)
         if len(where):
             at = where[np.abs(scores[where] - threshold).argmin()]
             _picture(ax, samples[at], f"{title}\nscore {scores[at]:.2f}")
         else:
-            ax.set_title(f"{title}\nnone", fontsize=10)
+            _bare(ax, f"{title}\nnone")
             ax.set_box_aspect(1)
     return figure
 
@@ -296,8 +309,7 @@ def layer_maps(image, maps, names):
     for ax, feature_map, name in zip(axes[1:], maps, names, strict=True):
         ax.imshow(np.abs(feature_map).mean(0))
         channels, height, width = feature_map.shape
-        ax.set_title(f"{name}\n{height} x {width}, {channels} channels", fontsize=10)
-        ax.set_axis_off()
+        _bare(ax, f"{name}\n{height} x {width}, {channels} channels")
     return figure
 
 
@@ -312,11 +324,10 @@ def fields_of_view(image, fields, boxes, titles):
     titles : list of str
     """
     figure, axes = plt.subplots(1, len(fields), figsize=(11, 11 / len(fields) + 0.4), squeeze=False)
-    pixels = image.read() if isinstance(image, Sample) else read_image(image)
+    pixels = read_item(image)
     for ax, field, box, title in zip(axes[0], fields, boxes, titles, strict=True):
-        overlay(ax, pixels, np.sqrt(field), (0, 1))
+        overlay(ax, pixels, np.sqrt(field), (0, 1), title)
         _box(ax, box)
-        ax.set_title(title, fontsize=10)
     return figure
 
 
@@ -340,26 +351,23 @@ def neighbours(image, box, field, others, distances, size):
     size : (height, width), pixels
     """
     figure, axes = plt.subplots(2, 1 + len(others), figsize=(11, 5), squeeze=False)
+    titles = ["chosen patch", *(f"distance {distance:.2f}" for distance in distances)]
     for column, (sample, place) in enumerate([(image, box), *others]):
-        pixels = sample.read().resize(size[::-1])
+        pixels, colour = sample.read().resize(size[::-1]), SKY if column else DEFECT
         above, below = axes[:, column]
         if column == 0 and field is not None:
             overlay(above, pixels, np.sqrt(field), (0, 1))
         else:
             above.imshow(pixels)
-        _box(above, place, DEFECT if column == 0 else SKY)
-        title = "chosen patch" if column == 0 else f"distance {distances[column - 1]:.2f}"
-        above.set_title(title, fontsize=10)
-        left, top, right, bottom = place
-        margin = max(24, right - left)
         below.imshow(pixels)
+        for ax, title in ((above, titles[column]), (below, "")):
+            _box(ax, place, colour)
+            _bare(ax, title)
+        left, top, right, bottom = place
+        margin = max(24, right - left) + 0.5
         below.set(
-            xlim=(left - margin - 0.5, right + margin - 0.5),
-            ylim=(bottom + margin - 0.5, top - margin - 0.5),
+            xlim=(left - margin, right + margin - 1), ylim=(bottom + margin - 1, top - margin)
         )
-        _box(below, place, DEFECT if column == 0 else SKY)
-        above.set_axis_off()
-        below.set_axis_off()
     return figure
 
 
@@ -420,14 +428,13 @@ def strip_maps(strips, maps, titles, limits, marks=()):
     """
     size = (11, max(1.12 * len(strips), 2))  # the colour bar's label needs two inches
     figure, axes = plt.subplots(len(strips), 1, figsize=size, squeeze=False)
-    for n, (ax, strip, values, title) in enumerate(
-        zip(axes.flat, strips, maps, titles, strict=True)
-    ):
-        image = strip.read() if isinstance(strip, Sample) else read_image(strip)
+    panels = zip(axes.flat, strips, maps, titles, marks or [()] * len(strips), strict=True)
+    for ax, strip, values, title, boxes in panels:
+        image = read_item(strip)
         scale = overlay(ax, image, values, limits)
         ax.set_title(title, fontsize=9, loc="left", pad=2)
         _box(ax, (0, 0, image.width, image.height), "0.6", 1)  # white margins end here
-        for box in marks[n] if marks else ():
+        for box in boxes:
             _box(ax, box)
     figure.colorbar(scale, ax=axes, label="anomaly map\n(no unit)", aspect=14)
     return figure
@@ -442,20 +449,17 @@ def layer_scores(table, measures):
     measures : dict of column to label
     """
     rows = np.arange(len(table))[::-1]
-    figure, axes = plt.subplots(
-        1, len(measures), figsize=(10, 0.42 * len(table) + 1.2), sharey=True
-    )
-    colours = [
-        BLUE if network == table["network"].iloc[0] else ORANGE for network in table["network"]
-    ]
-    for ax, (column, label) in zip(np.atleast_1d(axes), measures.items(), strict=True):
+    size = (10, 0.42 * len(table) + 1.2)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False)
+    colours = np.where(table["network"] == table["network"].iloc[0], BLUE, ORANGE)
+    for ax, (column, label) in zip(axes[0], measures.items(), strict=True):
         ax.hlines(rows, table[column].min(), table[column], color="0.85", lw=2)
         ax.scatter(table[column], rows, c=colours, s=70, zorder=3)
         best = int(np.nanargmax(table[column]))
         ax.annotate("best", (table[column].iloc[best], rows[best]), xytext=(0, 9),
                     textcoords="offset points", ha="center")  # fmt: skip
         ax.set(xlabel=label, yticks=rows, ylim=(-0.7, len(table) - 0.2))
-    np.atleast_1d(axes)[0].set_yticklabels(table["layers"])
+    axes[0][0].set_yticklabels(table["layers"])
     return figure
 
 
@@ -484,8 +488,7 @@ def greedy_steps(points, chosen, step):
     ax.add_patch(plt.Circle(farthest, distances.max(), fill=False, ec=BLACK, ls="--", lw=1.2))
     ax.plot(*farthest, "k+", ms=12, mew=2)
     figure.colorbar(drawn, label="distance to the nearest pick (no unit)")
-    ax.set(title=f"{step} picks, coverage radius {distances.max():.2f}", aspect="equal")
-    ax.set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)")
+    _plane(ax, title=f"{step} picks, coverage radius {distances.max():.2f}")
     ax.margins(0.1)  # room for the numbers
     return figure
 
@@ -507,7 +510,7 @@ def quantised(points, cluster, centres, restored):
     ax.scatter(*places.T, s=40, marker="s", facecolor="none", edgecolor=BLACK, lw=1,
                label=f"{len(places)} places that codes stand for")  # fmt: skip
     ax.scatter(*centres.T, s=130, marker="X", color=DEFECT, edgecolor="white", label="centres")
-    ax.set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)", aspect="equal")
+    _plane(ax)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -527,10 +530,7 @@ def curves(table, measures, x="ratio", group="sampler", xlabel="coreset ratio"):
     figure, axes = plt.subplots(1, len(measures), figsize=(10, 3.8), squeeze=False)
     for ax, (column, label) in zip(axes[0], measures.items(), strict=True):
         for name, rows in table.groupby(group, sort=False):
-            summary = rows.groupby(x)[column].agg(["mean", "min", "max"])
-            colour = SAMPLER_COLOURS.get(name)
-            ax.plot(summary.index, summary["mean"], "o-", color=colour, label=name)
-            ax.fill_between(summary.index, summary["min"], summary["max"], color=colour, alpha=0.2)
+            _mean_and_range(ax, rows, x, column, 0.2, name, color=SAMPLER_COLOURS.get(name))
         log_scale(ax.xaxis, (1, 5))
         ax.set(xlabel=xlabel, ylabel=label)
     axes[0][0].legend()
@@ -615,23 +615,21 @@ def ratio_view(table, row, sample, anomaly_map, limits):
     limits : (low, high)
         See `overlay`.
     """
-    figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(11, 3.4), width_ratios=(1.3, 1.3, 1)
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=(1.3, 1.3, 1))
+    now, labels = (
+        table.iloc[row],
+        {"image_auroc": "image AUROC", "search_ms": "search per image (ms)"},
     )
-    now = table.iloc[row]
-    for ax, column, label in (
-        (left, "image_auroc", "image AUROC"),
-        (middle, "search_ms", "search per image (ms)"),
-    ):
+    for ax, (column, label) in zip(axes, labels.items(), strict=False):
         ax.plot(table["ratio"], table[column], color=SKY)
         ax.plot(now["ratio"], now[column], "o", ms=11, color=DEFECT)
         log_scale(ax.xaxis, (1,))
         ax.set(xlabel="coreset ratio", ylabel=label)
-    left.set_title(f"ratio {now['ratio']:.2%}: AUROC {now['image_auroc']:.4f}")
+    axes[0].set_title(f"ratio {now['ratio']:.2%}: AUROC {now['image_auroc']:.4f}")
     size = f"{int(now['bank_size']):,} rows, {now['megabytes']:.2f} MB, {now['search_ms']:.1f} ms"
-    middle.set_title(size)
-    scale = overlay(right, sample.read(), anomaly_map, limits)
-    figure.colorbar(scale, ax=right, label="anomaly map (L2 distance)")
+    axes[1].set_title(size)
+    scale = overlay(axes[2], sample.read(), anomaly_map, limits)
+    figure.colorbar(scale, ax=axes[2], label="anomaly map (L2 distance)")
     return figure
 
 
@@ -654,12 +652,9 @@ def reconstructions(samples, drawn, errors, maps, titles, limits):
     ):
         pixels = _picture(ax[0], sample, title[0])
         _picture(ax[1], (picture.clip(0, 1) * 255).astype(np.uint8), "drawn again")
-        scales = [overlay(ax[2], pixels, error, limits[0]), overlay(ax[3], pixels, heat, limits[1])]
-        for axis, text in zip(ax[2:], title[1:], strict=True):
-            axis.set_title(text, fontsize=10)
-        mask = sample.mask()
-        if mask is not None and mask.any():
-            ax[0].contour(mask, levels=[0.5], colors=[SKY], linewidths=1.5)
+        parts = zip(ax[2:], (error, heat), limits, title[1:], strict=True)
+        scales = [overlay(axis, pixels, *part) for axis, *part in parts]
+        _outline(ax[0], sample)
     labels = ("squared error\n(of the image's variance)", "anomaly map\n(L2 distance)")
     for column, scale, label in zip((2, 3), scales, labels, strict=True):
         figure.colorbar(scale, ax=axes[:, column], location="bottom", label=label, aspect=12)
@@ -673,12 +668,10 @@ def few_shot(table):
     ----------
     table : DataFrame with the columns images and image_auroc, one row per draw
     """
-    summary = table.groupby("images")["image_auroc"].agg(["mean", "min", "max"])
     figure, ax = plt.subplots(figsize=(8, 3.6))
-    ax.fill_between(summary.index, summary["min"], summary["max"], alpha=0.25, label="range")
-    ax.plot(summary.index, summary["mean"], "o-", label="mean of the draws")
+    counts = _mean_and_range(ax, table, "images", "image_auroc", 0.25, "mean of the draws", "range")
     log_scale(ax.xaxis)
-    ax.set_xticks(summary.index)
+    ax.set_xticks(counts)
     ax.set(xlabel="training images", ylabel="image AUROC")
     ax.legend(loc="lower right")
     return figure

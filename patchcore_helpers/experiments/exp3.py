@@ -383,8 +383,7 @@ def map_view(sample, exact, found, row):
     limits = float(np.median(exact)), float(exact.max())
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), width_ratios=(1, 1, 1.1))
     for ax, values, title in ((axes[0], exact, "exact"), (axes[1], found, row["index"])):
-        scale = plots.overlay(ax, sample.read(), values, limits)
-        ax.set_title(title, fontsize=10)
+        scale = plots.overlay(ax, sample.read(), values, limits, title)
     figure.colorbar(scale, ax=axes[:2], label="anomaly map (L2 distance)")
     lines = [
         f"image AUROC   {row['image_auroc']:.4f} ({row['difference']:+.4f})",
