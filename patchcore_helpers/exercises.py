@@ -153,30 +153,6 @@ def solution(name):
     return Markdown(f"```python\n{_find(name).source(_find(name).solution)}\n```")
 
 
-def inject(notebook, answers):
-    """Copy a notebook and write answers into its exercise cells, above their line of `check`.
-
-    Parameters
-    ----------
-    notebook : nbformat.NotebookNode
-    answers : dict of str to str
-        Source by exercise, as `Exercise.source` makes it.
-
-    Raises
-    ------
-    CourseError
-        If an exercise has no cell of its own, or its cell no line of `check`.
-    """
-    notebook = copy.deepcopy(notebook)
-    for name, source in answers.items():
-        tag, call = f"exercise-{name}", f'exercises.check("{name}"'
-        cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", ())]
-        if len(cells) != 1 or call not in cells[0].source:
-            raise CourseError(f"exercise {name}: make one cell tagged {tag} that has {call}, ...)")
-        cells[0].source = source + "\n\n\n" + cells[0].source[cells[0].source.index(call) :]
-    return notebook
-
-
 def _find(name):
     if name not in EXERCISES:
         raise CourseError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")

@@ -209,15 +209,8 @@ class Extractor:
     def key(self):
         """What the maps depend on besides the images, for the cache."""
         b = self.backbone
-        return [
-            b.timm_name,
-            b.weights_hash,
-            b.layers,
-            b.mean,
-            b.std,
-            self.input_size,
-            self.precision,
-        ]
+        network = b.timm_name, b.weights_hash, b.layers, b.mean, b.std
+        return [*network, self.input_size, self.precision]
 
     def prepare(self, item):
         """One image as the backbone takes it: float32 tensor of shape (3, height, width)."""

@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from string import Template
 from urllib.parse import quote
 
 import numpy as np
@@ -227,20 +228,8 @@ def _parameters(category, folder, good, model, rate, seed):
     return comment + yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
 
 
-STYLE = """:root { color-scheme: light dark }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
-  overflow-wrap: anywhere }
-.facts, .gallery { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)) }
-.facts p, figure, pre { border: 1px solid GrayText; border-radius: .5rem; margin: 0;
-  padding: .6rem; overflow-x: auto }
-.facts b, img { display: block; width: 100% }
-.alarm { border: 2px solid #d55e00 }
-td { padding-right: 1.5rem; vertical-align: top }"""
-
-
 def _page(folder, output, category, model, table, names, facts, notes):
-    """The report as HTML; all that comes from a name of a file is escaped."""
+    """The report as HTML, from `report.html`; all that comes from a name of a file is escaped."""
     root, cards = os.path.abspath(folder), ""
     for rank, (name, row) in enumerate(zip(names, table.itertuples(), strict=False), 1):
         shown = _text(os.path.relpath(row.path, root))
@@ -253,28 +242,17 @@ def _page(folder, output, category, model, table, names, facts, notes):
     settings = {"folder": root, "weights from": model.extractor_.backbone.source}
     settings |= {"memory bank": f"{len(model.memory_bank_)} of {model.n_patches_} patches"}
     settings |= {k: v for k, v in model.get_params().items() if k not in ("cache", "progress")}
-    bank, parameters = (
-        _text(shlex.quote(str(output / name))) for name in ("bank.safetensors", "parameters.yaml")
+    page = Template(Path(__file__).with_name("report.html").read_text("utf-8"))
+    return page.substitute(
+        name=_text(category.name),
+        counts=_counts(category),
+        notes="".join(f"<br>Note: {_text(note)}." for note in notes),
+        facts="".join(f"<p><b>{_text(k)}</b>{_text(v)}</p>" for k, v in facts.items()),
+        cards=cards,
+        bank=_text(shlex.quote(str(output / "bank.safetensors"))),
+        parameters=_text(shlex.quote(str(output / "parameters.yaml"))),
+        settings="".join(f"<tr><td>{k}<td>{_text(v)}</tr>" for k, v in settings.items()),
     )
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{_text(category.name)}: PatchCore report</title>
-<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
-<h1>{_text(category.name)}: what is not normal</h1>
-<p>{_counts(category)}.{"".join(f"<br>Note: {_text(note)}." for note in notes)}</p>
-<div class="facts">{"".join(f"<p><b>{_text(k)}</b>{_text(v)}</p>" for k, v in facts.items())}</div>
-<h2>The highest scores</h2>
-<p>Test images, the least normal first; framed in orange: alarm. All maps share one colour scale,
-from the median patch score of normal images to the peak of the first map.
-The full list: <a href="scores.csv">scores.csv</a>.</p>
-<div class="gallery">{cards}</div>
-<h2>How to go on</h2>
-<p>Judge further images by the bank of this report, or run notebook 1 of the course on these:</p>
-<pre>patchcore-course predict {bank} IMAGE
-patchcore-course run 1 -f {parameters}</pre>
-<h2>Settings</h2>
-<table>{"".join(f"<tr><td>{k}<td>{_text(v)}</tr>" for k, v in settings.items())}</table>
-</body></html>
-"""
 
 
 def _text(value):

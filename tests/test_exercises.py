@@ -1,5 +1,6 @@
 import argparse
 import ast
+import copy
 import math
 from pathlib import Path
 
@@ -125,6 +126,18 @@ def solutions(names):
     return {name: EXERCISES[name].source(EXERCISES[name].solution) for name in names}
 
 
+def inject(notebook, answers):
+    """Copy a notebook and write answers, sources by exercise, above their cells' line of check."""
+    notebook = copy.deepcopy(notebook)
+    for name, source in answers.items():
+        tag, call = f"exercise-{name}", f'exercises.check("{name}"'
+        cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", ())]
+        if len(cells) != 1 or call not in cells[0].source:
+            raise CourseError(f"exercise {name}: make one cell tagged {tag} that has {call}, ...)")
+        cells[0].source = source + "\n\n\n" + cells[0].source[cells[0].source.index(call) :]
+    return notebook
+
+
 def precede_by_wrong_answers(notebook, names):
     """Put a cell for each wrong answer before the exercise's own, where checks only show red."""
     for name in names:
@@ -134,7 +147,7 @@ def precede_by_wrong_answers(notebook, names):
             if f"exercise-{name}" in c.metadata.get("tags", ())
         )
         for body in reversed(EXERCISES[name].wrong):
-            wrong = exercises.inject(notebook, {name: EXERCISES[name].source(body)}).cells[index]
+            wrong = inject(notebook, {name: EXERCISES[name].source(body)}).cells[index]
             source = f"exercises.strict = False\n{wrong.source}\nexercises.strict = True"
             notebook.cells.insert(index, nbformat.v4.new_code_cell(source))
 
@@ -156,7 +169,7 @@ def run(path, output, monkeypatch, strict, *arguments):
 def test_inject_replaces_the_answer_and_nothing_else(notebook):
     name = "nearest-distance"
     before = nbformat.writes(notebook)
-    changed = exercises.inject(notebook, solutions([name]))
+    changed = inject(notebook, solutions([name]))
     assert nbformat.writes(notebook) == before
     differ = [
         (old, new)
@@ -170,13 +183,13 @@ def test_inject_replaces_the_answer_and_nothing_else(notebook):
 
 def test_inject_refuses_a_notebook_without_the_cell(notebook):
     name = list(EXERCISES)[-1]
-    no_check = exercises.inject(notebook, {})
+    no_check = inject(notebook, {})
     no_check.cells[-1].source = EXERCISES[name].source()
-    no_cell = exercises.inject(notebook, {})
+    no_cell = inject(notebook, {})
     no_cell.cells.pop()
     for broken in (no_check, no_cell):
         with pytest.raises(CourseError, match=f"exercise-{name}"):
-            exercises.inject(broken, solutions([name]))
+            inject(broken, solutions([name]))
 
 
 @pytest.mark.notebooks
@@ -193,7 +206,7 @@ def test_blank_notebook_is_green_and_fails_strict(notebook, tmp_path, monkeypatc
 def test_wrong_solution_is_red_and_fails_strict(notebook, tmp_path, monkeypatch, capsys):
     path, name = tmp_path / "lesson.ipynb", "nearest-distance"
     answers = solutions(EXERCISES) | {name: EXERCISES[name].source(EXERCISES[name].wrong[0])}
-    nbformat.write(exercises.inject(notebook, answers), path)
+    nbformat.write(inject(notebook, answers), path)
     expected = [(other, "wrong" if other == name else "right") for other in EXERCISES]
     assert run(path, tmp_path / "lenient", monkeypatch, False) == (0, expected)
     assert run(path, tmp_path / "strict", monkeypatch, True)[0] == 1
@@ -216,7 +229,7 @@ def test_notebook_holds_its_exercises(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_refuses_wrong_answers_and_runs_with_the_solutions(path, tmp_path, monkeypatch):
     names = exercises_of(path.stem)
-    notebook = exercises.inject(nbformat.read(path, as_version=4), solutions(names))
+    notebook = inject(nbformat.read(path, as_version=4), solutions(names))
     precede_by_wrong_answers(notebook, names)
     changed = tmp_path / path.name
     nbformat.write(notebook, changed)
