@@ -66,8 +66,8 @@ IDLE = """async () => {
 
 PICTURES = os.environ.get("PATCHCORE_SCREENSHOTS", "output/browser")
 CONTROLS = ".jp-OutputArea :is([role=slider], select, input, textarea, button)"
-KEYS = {  # what moves a control; the second, where the first has no way left to go
-    "slider": (["ArrowRight"], ["ArrowLeft"]),
+KEYS = {  # what moves a control, to be tried in turn until the picture is another one
+    "slider": (["ArrowRight"], ["ArrowLeft"], ["End"], ["Home"]),
     # A closed list leaves its arrows to JupyterLab.
     "select": (["Space", "ArrowDown", "Enter"], ["Space", "ArrowUp", "Enter"]),
     "checkbox": (["Space"],),
@@ -198,23 +198,25 @@ def change_theme(page, theme):
 
 
 def move_by_keys(control, seconds=60):
-    """Move a control with the keyboard, wait for its picture; returns (kind, value before, after).
+    """Move a control with the keyboard until its picture changes; returns (kind, whether it moved).
 
-    Fails if the value changes and the picture does not, or if a message takes its place.
+    Fails if the value changes and the picture never does, or if a message takes its place.
     """
     kind, value, shown = (control.evaluate(script) for script in (KIND, VALUE, SHOWN))
     assert kind in KEYS, f"no keys known that move a {kind}"
+    moved = False
     for keys in KEYS[kind]:
         for key in keys:
             control.press(key)
-        if control.evaluate(VALUE) != value:
+        moved |= control.evaluate(VALUE) != value
+        control.page.evaluate(IDLE)
+        if control.evaluate(SHOWN) != shown:
             break
-    page, after = control.page, control.evaluate(VALUE)
-    changed = after == value or control.evaluate(CHANGED, [shown, seconds])
-    assert changed, f"{kind} from {value} to {after}: the picture did not change"
-    page.evaluate(IDLE)
+    changed = not moved or control.evaluate(CHANGED, [shown, seconds])
+    assert changed, f"a {kind} moved, and the picture did not change"
+    control.page.evaluate(IDLE)
     assert control.evaluate(SHOWN).startswith("data:image"), control.evaluate(SHOWN)
-    return kind, value, after
+    return kind, moved
 
 
 def ask(page, code):

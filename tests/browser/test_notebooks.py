@@ -82,8 +82,8 @@ def move_everything(page, name, seconds=60):
     assert controls.count() == int(ask(page, COUNT)), "the page shows not what the kernel has"
     moved = []
     for number, control in enumerate(controls.all()):
-        kind, before, after = move_by_keys(control, seconds)
-        moved += [kind] * (before != after)
+        kind, has_moved = move_by_keys(control, seconds)
+        moved += [kind] * has_moved
         box = control.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
         box.screenshot(path=f"{PICTURES}/{name}-{number}-{kind}.png")
     assert page.locator(TROUBLE).count() == 0, page.locator(TROUBLE).all_inner_texts()
