@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup course test lab verify lint bench full readme clean
+.PHONY: help setup course test lab verify lint bench faults full readme clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ bench: setup  ## measure the timed claims side by side; about an hour on an idle
 	cd benchmarks && ../$(BIN)/python predict.py
 	cd benchmarks && ../$(BIN)/python scale.py
 	cd benchmarks && ../$(BIN)/python full.py
+
+faults: setup  ## kill, fuzz and starve everything on purpose; about 20 minutes
+	$(BIN)/python tests/faults.py --kills 40 --files 1000 --markdown docs/faults.md
 
 full: setup  ## run the experiments on MVTec AD, VisA and AITEX; data/README.md says how to get them
 	$(BIN)/patchcore-course run 1 4 5 6 7 --profile full --output output/full --timeout 86400

@@ -49,7 +49,7 @@ def _to_8_bit(image, path):
         raise CourseError(
             f"{path}: floating-point pixels have no fixed range; save it as 8 or 16 bit"
         )
-    image = image.convert("I")
+    image = image if image.mode == "I" else image.convert("I")
     low, high = image.getextrema()
     if low < 0 or high > 65535:
         raise CourseError(f"{path}: pixel values beyond 16 bits; save it as 8 or 16 bit")
