@@ -31,11 +31,11 @@ def as_size(image_size):
     try:
         pair = (image_size,) * 2 if np.ndim(image_size) == 0 else tuple(image_size)
         height, width = (int(n) for n in pair)
-        if (height, width) != tuple(pair) or min(height, width) < 1:
+        if (height, width) != tuple(pair) or not 1 <= min(pair) <= max(pair) < 10_000:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise CourseError(
-            f"image_size={image_size!r}: give pixels per side, or (height, width)"
+            f"image_size={image_size!r}: give pixels per side, or (height, width), up to 9999"
         ) from None
     return height, width
 

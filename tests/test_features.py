@@ -205,7 +205,20 @@ def test_sizes(height, width):
 
 @pytest.mark.parametrize(
     "size",
-    [0, -64, 64.5, float("nan"), float("inf"), None, "64", (64,), (64, 0), (1, 2, 3), [[64, 64]]],
+    [
+        0,
+        -64,
+        10_000,
+        64.5,
+        float("nan"),
+        float("inf"),
+        None,
+        "64",
+        (64,),
+        (64, 0),
+        (1, 2, 3),
+        [[64, 64]],
+    ],
 )
 def test_bad_sizes(size):
     with pytest.raises(CourseError, match=r"image_size=.*: give pixels per side, or \(height"):
