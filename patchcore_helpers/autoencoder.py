@@ -5,6 +5,7 @@ is taken for an anomaly (Baur et al. 2018; Bergmann et al. 2019). The variationa
 through a distribution over codes (Kingma and Welling 2014).
 """
 
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from numbers import Integral, Real
 
@@ -72,6 +73,7 @@ class _Network(nn.Module):
         return self.decoder(code[..., None, None]), divergence
 
 
+@dataclass(eq=False, repr=False)
 class Autoencoder(BaseEstimator):
     """Anomaly detection by reconstruction, with the methods of PatchCore.
 
@@ -119,20 +121,14 @@ class Autoencoder(BaseEstimator):
     ((2, 32, 32, 3), (4,))
     """
 
-    def __init__(
-        self,
-        image_size=128,
-        *,
-        width=16,
-        latent=32,
-        variational=False,
-        beta=1.0,
-        epochs=60,
-        random_state=0,
-    ):
-        given = locals()
-        for name in self._get_param_names():
-            setattr(self, name, given[name])
+    image_size: int = 128
+    _: KW_ONLY
+    width: int = 16
+    latent: int = 32
+    variational: bool = False
+    beta: float = 1.0
+    epochs: int = 60
+    random_state: int = 0
 
     def _check_parameters(self):
         for name in ("image_size", "width", "latent", "epochs"):

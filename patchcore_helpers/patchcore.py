@@ -225,14 +225,17 @@ class PatchCore(BaseEstimator):
         """
         extractor = self._make_extractor()
         patches = extractor.extract(images, self._label("memory bank"))
-        grid, patches = patches.shape[1:3], self._vectors(patches)
+        self._fill(extractor, self._vectors(patches))
+        self.grid_ = patches.shape[1:3]
+        return self
+
+    def _fill(self, extractor, patches):
+        """Choose the memory bank from patch vectors, and remember it."""
         check_patches(patches, f"features of {self.backbone}")
         count = max(1, round(self.coreset_ratio * len(patches)))
         options = {"projection": self.projection} if self.sampler != "random" else {}
         coreset = SAMPLERS[self.sampler](patches, count, random_state=self.random_state, **options)
         self._remember(extractor, patches[coreset.indices], len(patches), coreset)
-        self.grid_ = grid
-        return self
 
     def _remember(self, extractor, bank, n_patches, coreset=None, search=None):
         self.search_ = search or make_search(self.search, self.random_state).fit(bank)

@@ -18,10 +18,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from .coreset import SAMPLERS
 from .errors import CourseError
 from .features import read_item
-from .neighbours import check_patches
 from .patchcore import PatchCore, conformal_threshold, smooth_maps
 from .tiling import cloth_columns, manifest, offsets, tile
 
@@ -167,15 +165,9 @@ class StripPatchCore(BaseEstimator):
                 rows.append(model._vectors(grid))
         if not rows:
             raise CourseError("no cloth in the normal strips: give strips that show some")
-        patches = check_patches(np.concatenate(rows), f"features of {model.backbone}")
+        patches = np.concatenate(rows)
         self.statistics_ = patches.mean(0), np.maximum(patches.std(0), 1e-6)
-        patches = self._relative(patches)
-        count = max(1, round(model.coreset_ratio * len(patches)))
-        options = {"projection": model.projection} if model.sampler != "random" else {}
-        coreset = SAMPLERS[model.sampler](
-            patches, count, random_state=model.random_state, **options
-        )
-        model._remember(self.extractor_, patches[coreset.indices], len(patches), coreset)
+        model._fill(self.extractor_, self._relative(patches))
         self.patchcore_ = model
         vars(self).pop("threshold_", None)
         return self
