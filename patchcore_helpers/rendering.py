@@ -193,14 +193,8 @@ def _fold(rng, x, y, i, j, at):
     return {"shift": (-pull * sin, pull * cos), "shade": shade}
 
 
-FABRIC_DEFECTS = {
-    "broken_yarn": _broken_yarn,
-    "missing_pick": _missing_pick,
-    "knot": _knot,
-    "stain": _stain,
-    "hole": _hole,
-    "fold": _fold,
-}
+FABRIC_DEFECTS = (_broken_yarn, _missing_pick, _knot, _stain, _hole, _fold)
+FABRIC_DEFECTS = {function.__name__[1:]: function for function in FABRIC_DEFECTS}
 
 
 def _exact(before, draw):
@@ -304,9 +298,8 @@ def fabric(weave, height=256, width=256, seed=0, defect=None, margin=0, selvage=
     grain = rng.standard_normal((2, *shape), np.float32)
     grain = [ndimage.gaussian_filter1d(part, 1, axis) for axis, part in enumerate(grain)]
     fibres = [np.exp(1.9 * cloth.fibre * part) for part in grain]
-    light = (
-        1 + 0.025 * _smooth(rng, shape, max(shape) / 1.6) + rng.normal(0, 0.04) * (x / width - 0.5)
-    )
+    light = 1 + 0.025 * _smooth(rng, shape, max(shape) / 1.6)
+    light += rng.normal(0, 0.04) * (x / width - 0.5)
     outline = margin + 1.5 + 0.8 * _smooth(rng, (height, 1), 12)
     noise = SENSOR_NOISE * rng.standard_normal(shape, np.float32)
     blur = rng.uniform(0.65, 0.8)
@@ -393,9 +386,8 @@ def render_aitex(
                 mask = Image.fromarray(np.uint8(255) * mask)
                 mask.save(root / "Mask_images" / f"{stem}_mask.png")
     except OSError as error:
-        raise CourseError(
-            f"{folder}: cannot be written ({error.strerror}); choose another folder"
-        ) from None
+        reason = f"cannot be written ({error.strerror}); choose another folder"
+        raise CourseError(f"{folder}: {reason}") from None
     return Path(folder)
 
 
@@ -516,16 +508,12 @@ def _load_fabric(name, seed):
     """60 training images, 40 good and 10 of each defect to test, 40 for calibration."""
 
     def drawn(role, count, kind="good"):
-        recipe, label = ("fabric", name.split("/")[1], 256, 256), int(kind != "good")
-        return [
-            DrawnSample(
-                Path(name, role, f"{n:03}.png"),
-                label,
-                kind,
-                recipe=(*recipe, (seed, *role.encode(), n), kind if label else None),
-            )
-            for n in range(count)
-        ]
+        defect, samples = None if kind == "good" else kind, []
+        for n in range(count):
+            recipe = ("fabric", name.split("/")[1], 256, 256, (seed, *role.encode(), n), defect)
+            path, label = Path(name, role, f"{n:03}.png"), int(kind != "good")
+            samples.append(DrawnSample(path, label, kind, recipe=recipe))
+        return samples
 
     test = drawn("test", 40) + [s for kind in FABRIC_DEFECTS for s in drawn(kind, 10, kind)]
     train, calibration = drawn("train", 60), drawn("calibration", 40)
