@@ -537,13 +537,13 @@ def curves(table, measures, x="ratio", group="sampler", xlabel="coreset ratio"):
     return figure
 
 
-def bars_from_chance(ax, table, group, colours, lw, upright=False):
+def bars_from_chance(ax, table, group, colours, lw=1.0, upright=False):
     """AUROC by category and group, as bars that start at chance, with intervals.
 
     Parameters
     ----------
     ax : matplotlib axes
-    table : DataFrame with the columns category, auroc, low, high, and `group`
+    table : DataFrame with the columns category, auroc and `group`; low and high for intervals
     group : str
     colours : dict of group to colour
     lw : float, points
@@ -558,7 +558,8 @@ def bars_from_chance(ax, table, group, colours, lw, upright=False):
         some = some.set_index("category").reindex(categories)
         at = np.arange(len(categories)) + (i - (len(groups) - 1) / 2) * width
         bars(at, some["auroc"] - 0.5, 0.9 * width, color=colours[name], label=name, **{start: 0.5})
-        lines(at, some["low"], some["high"], color=BLACK, lw=lw)
+        if "low" in some:
+            lines(at, some["low"], some["high"], color=BLACK, lw=lw)
     (ax.xaxis if upright else ax.yaxis).set_ticks(range(len(categories)), categories)
 
 

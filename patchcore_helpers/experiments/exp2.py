@@ -226,7 +226,7 @@ def category_figure(outcomes):
         1, len(ratios), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained"
     )
     for ax, (ratio, some) in zip(axes[0], ratios, strict=True):
-        plots.bars_from_chance(ax, some, "method", COLOURS, lw=1)
+        plots.bars_from_chance(ax, some, "method", COLOURS)
         ax.axvline(0.5, color="0.6", lw=1)
         ax.set(title=f"{ratio:.1%} kept", xlabel="image AUROC", xlim=(None, 1.01))
     axes[0][0].invert_yaxis()

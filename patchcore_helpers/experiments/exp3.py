@@ -287,20 +287,18 @@ def comprehensive_figure(rows):
 
 
 def _by_category(ax, rows):
-    categories = list(dict.fromkeys(rows["category"]))
-    exact = rows[rows["search_method"] == "sklearn"].groupby("category")["image_auroc"].mean()
-    best = indexes(rows).groupby("category")["image_auroc"].max()
-    for shift, values, name, colour in (
-        (-0.2, exact, "exact", plots.BLACK),
-        (0.2, best, "best index", plots.SKY),
-    ):
-        values = values.reindex(categories)
-        y = np.arange(len(categories)) + shift
-        bars = ax.barh(y, values - 0.5, 0.36, left=0.5, color=colour, label=name)
-        ax.bar_label(bars, [f"{value:.3f}" for value in values], fontsize=7, padding=2)
-    ax.set_yticks(range(len(categories)), categories, fontsize=9)
+    exact = rows[rows["search_method"] == "sklearn"].groupby("category", sort=False)
+    best = indexes(rows).groupby("category")
+    found = {"exact": exact["image_auroc"].mean(), "best index": best["image_auroc"].max()}
+    table = pd.DataFrame(found).reindex(rows["category"].unique()).rename_axis("category")
+    table = table.reset_index().melt("category", var_name="kind", value_name="auroc")
+    plots.bars_from_chance(ax, table, "kind", {"exact": plots.BLACK, "best index": plots.SKY})
+    for bars in ax.containers:
+        labels = [f"{0.5 + bar.get_width():.3f}" for bar in bars]
+        ax.bar_label(bars, labels, fontsize=7, padding=2)
+    ax.tick_params("y", labelsize=9)
     ax.set(xlabel="image AUROC (bars start at chance)", xlim=(0.5, 1.1))
-    ax.set_ylim(len(categories) - 0.5, -0.5 - 0.25 * len(categories))
+    ax.set_ylim(len(exact) - 0.5, -0.5 - 0.25 * len(exact))
     ax.legend(loc="upper right", ncols=2, fontsize=9)
 
 
