@@ -35,7 +35,7 @@ import psutil
 import yaml
 from tqdm import tqdm
 
-from patchcore_helpers.errors import CourseError
+from patchcore_helpers.errors import CourseError, writing
 from patchcore_helpers.files import package_hash, sha256, write_atomically
 from patchcore_helpers.lesson import peak_rss_mb
 
@@ -364,7 +364,7 @@ def work():
                 if (seconds := time.monotonic() - begin) > job["timeout"]:
                     report(late=True, seconds=seconds)
                     break
-        _end_descendants(psutil.Process())
+        _end_descendants()
         os._exit(1)
 
     threading.Thread(target=guard, daemon=True).start()
@@ -412,7 +412,7 @@ def work():
         line = str(error).strip().partition("\n")[0]
         failures = [f"{where}: {type(error).__name__}: {line}; run the cell in JupyterLab"]
     report(seconds=time.monotonic() - start)
-    _end_descendants(psutil.Process())
+    _end_descendants()
     try:
         page = nbformat.read(executed, as_version=4)
         failures = failures or check_executed(page)
@@ -432,11 +432,11 @@ def work():
     report(failures=failures)
 
 
-def _end_descendants(process):
-    """Kill all descendants of a process, and those that they start meanwhile."""
+def _end_descendants():
+    """Kill all descendants of this process, and those that they start meanwhile."""
     for _ in range(10):
         with contextlib.suppress(psutil.Error):
-            descendants = process.children(recursive=True)
+            descendants = psutil.Process().children(recursive=True)
             alive = [d for d in descendants if d.status() != psutil.STATUS_ZOMBIE]
             for each in alive:
                 with contextlib.suppress(psutil.Error):
@@ -444,15 +444,6 @@ def _end_descendants(process):
             if not alive:
                 return
             psutil.wait_procs(alive, timeout=0.1)
-
-
-def _end_worker(worker):
-    """Kill a worker and all that it started."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(worker.pid)
-        process.suspend()  # it starts nothing more, and still adopts orphans
-        _end_descendants(process)
-    worker.kill()
 
 
 # The batch
@@ -491,10 +482,14 @@ class Batch:
     @contextlib.contextmanager
     def claimed(self):
         """Make the output folder ready, and keep other runners out of it."""
-        try:
+        with writing(self.output, "use --output DIR"):
             self.output.mkdir(parents=True, exist_ok=True)
             with open(self.output / ".lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    line = f"{self.output}: another run writes there; use --output DIR"
+                    raise CourseError(line) from None
                 for leftover in self.output.glob(".*.running"):  # of runners that were killed
                     shutil.rmtree(leftover)
                 for job in self.jobs:
@@ -502,11 +497,6 @@ class Batch:
                         if folder.exists() and read_summary(folder) is None:
                             raise CourseError(f"{folder}: not from a run; move it, or use --output")
                 yield
-        except BlockingIOError:
-            raise CourseError(f"{self.output}: another run writes there; use --output") from None
-        except OSError as error:
-            line = f"{self.output}: cannot write there ({error}); use --output"
-            raise CourseError(line) from None
 
     def kept(self, job):
         """Summary of an earlier run that passed with the same fingerprint and left its files."""
@@ -638,8 +628,7 @@ class Batch:
             finally:  # after an error or Ctrl-C, else there is nothing left to end
                 self.stopped = True
                 for worker in self.workers.values():
-                    if worker.poll() is None:
-                        _end_worker(worker)
+                    worker.stdin.close()  # it ends its kernel and itself
 
 
 def add_arguments(parser):

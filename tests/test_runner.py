@@ -3,7 +3,9 @@
 import argparse
 import json
 import multiprocessing
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -320,12 +322,7 @@ def test_sigkill_in_mid_batch_and_again(tmp_path, capfd):
     cells = [[PARAMETERS, "n"], [PARAMETERS, "if True:" + second], [PARAMETERS, "n"]]
     paths = [write(tmp_path / f"{n}.ipynb", c) for n, c in zip(names, cells, strict=True)]
     out = tmp_path / "out"
-    script = (
-        "import argparse; from patchcore_helpers import runner; p = argparse.ArgumentParser();"
-        "runner.add_arguments(p); runner.command(p.parse_args())"
-    )
-    words = [sys.executable, "-c", script, *map(str, paths), "--output", str(out)]
-    batch = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    batch = start(*paths, "--output", out)
     pid = tmp_path / "second.pid"
     try:
         wait_for(lambda: pid.is_file() and pid.read_text())
@@ -349,6 +346,32 @@ def test_sigkill_in_mid_batch_and_again(tmp_path, capfd):
     assert verdicts == ["kept", "passed", "passed"]
     assert (out / "first" / "summary.json").stat().st_mtime_ns == before
     assert not leftover.exists()
+
+
+@pytest.mark.notebooks
+def test_ctrl_c_ends_the_whole_tree(tmp_path):
+    path = write(tmp_path / "endless.ipynb", [PARAMETERS, ENDLESS])
+    batch, pid = start(path, "--output", tmp_path / "out"), tmp_path / "orphan.pid"
+    try:
+        wait_for(lambda: pid.is_file() and pid.read_text())
+        tree = psutil.Process(batch.pid).children(recursive=True)
+        batch.send_signal(signal.SIGINT)
+        assert batch.wait(60) == 130
+    finally:
+        batch.kill()
+    pids = [int(pid.read_text()), *(process.pid for process in tree)]
+    wait_for(lambda: not any(map(psutil.pid_exists, pids)), 10)
+    assert os.listdir(tmp_path / "out") == [".lock"]
+
+
+def start(*words):
+    script = (
+        "import argparse, sys; from patchcore_helpers import runner;"
+        "p = argparse.ArgumentParser(); runner.add_arguments(p);"
+        "sys.exit(runner.command(p.parse_args()))"
+    )
+    words = [sys.executable, "-c", script, *map(str, words)]
+    return subprocess.Popen(words, stderr=subprocess.DEVNULL)
 
 
 def wait_for(condition, seconds=180):
@@ -484,7 +507,7 @@ def test_files_that_are_no_notebooks(tmp_path):
 
 def test_output_folders_that_cannot_be_used(lesson, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(CourseError, match=r"out: cannot write there .*; use --output"):
+    with pytest.raises(CourseError, match=r"out: cannot be written .*; use --output"):
         run(lesson, "--output", tmp_path / "file" / "out")
     mine = tmp_path / "out" / lesson.stem / "mine.txt"
     mine.parent.mkdir(parents=True)
