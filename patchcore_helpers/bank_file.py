@@ -39,6 +39,7 @@ ABOUT = {
     "threshold": "null|" + REAL,
     "made_with": r'\{("[\w-]{1,30}": "[\w.+!-]{1,60}"(, )?){0,9}\}',
 }
+FAULTS = OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError
 AXES = {"memory_bank": 2, "mean": 1, "centroids": 2, "codebooks": 3, "codes": 2}
 ENTRY = r'\{{"data_offsets": \[\d+, \d+\], "dtype": "{}", "shape": \[{}\]\}}'
 
@@ -75,7 +76,7 @@ def read_bank(path):
 
     Raises
     ------
-    ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError
+    FAULTS
         What is wrong with the file.
     """
     with open(path, "rb") as file:

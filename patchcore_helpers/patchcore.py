@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .backbones import find_weights, load_backbone, parameter_count
-from .bank_file import OWN_WEIGHTS, PARAMETERS, VERSIONED, digest_of, read_bank
+from .bank_file import FAULTS, OWN_WEIGHTS, PARAMETERS, VERSIONED, digest_of, read_bank
 from .cache import FeatureCache
 from .coreset import SAMPLERS
 from .errors import CourseError, writing
@@ -438,14 +438,7 @@ class PatchCore(BaseEstimator):
             model._check_parameters()
             bank = tensors.pop("memory_bank", None)
             search = make_search(model.search, model.random_state).restore(bank, tensors)
-        except (
-            OSError,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            RecursionError,
-        ) as error:
+        except FAULTS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CourseError(
                 f"{path}: not a memory bank of this package ({reason}); save it again"
