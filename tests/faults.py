@@ -282,20 +282,19 @@ class Ground:
         expected = finish(run)
         between(1)  # now everything is warm
         duration = self.run(*command, environment=environment).seconds
-        wanted, done, tries = self.share(stage), 0, 0
+        wanted, done, tries, left = self.share(stage), 0, 0, 0
         between(2)
         while done < wanted:
             tries += 1
             hold(tries <= 10 * wanted + 20, f"the kills miss: {done} of {tries} hit")
             process = self.start(*command, environment=environment)
             if process.kill(self.random.uniform(0.02, 1) * duration):
-                done += 1
+                done, left = done + 1, left + bool(leftovers(self.folder))
                 whole()
                 if stage in AGAIN:
                     between(done)
             else:
                 between(done)
-        left = len(leftovers(self.folder))
         hold(finish(self.run(*command, environment=environment)) == expected, "another result")
         still = leftovers(self.folder)
         for path in still:
@@ -305,9 +304,9 @@ class Ground:
             f"{len(still)} temporary files stay for good: {still[0].name if still else ''}",
         )
         return done, (
-            f"{done} killed at random moments of {duration:.1f} s; after each the old result or "
-            f"none, never half; {left} temporary files were left at last, none after the next run, "
-            "whose result is the undisturbed one"
+            f"killed at random moments of {duration:.1f} s; after each the old result or none, "
+            f"never half; {left} left temporary files, which the next run removed; its result is "
+            "the undisturbed one"
         )
 
 

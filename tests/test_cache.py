@@ -1,11 +1,14 @@
 """The feature cache: hits give the same scores, any change misses, half a write is never read."""
 
+import io
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -110,9 +113,33 @@ def test_other_weights_miss(images, cache, tmp_path):
 
 def test_damaged_entries_are_made_again(images, cache):
     right = extractor(cache).extract(images)
-    for damage in (b"", b"\x93NUMPY", cache.files()[0].read_bytes()[:-100]):
+    whole = cache.files()[0].read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # a number among others: only the check sum tells
+    other = io.BytesIO()
+    np.save(other, np.zeros(np.load(io.BytesIO(whole)).shape, np.float32))
+    for damage in (b"", b"\x93NUMPY", whole[:-100], whole[:-1], flipped, other.getvalue()):
         cache.files()[0].write_bytes(damage)
         np.testing.assert_array_equal(extractor(cache).extract(images), right)
+        assert cache.files()[0].read_bytes() == whole
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 20_000])
+def test_without_room_the_work_goes_on_after_one_warning(limit, images, cache):
+    right = extractor(None).extract(images)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = [extractor(cache).extract(images) for _ in range(2)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [np.array_equal(each, right) for each in found] == [True, True] and cache.files() == []
+    (warning,) = caught
+    assert f"cache folder {cache.folder}: File too large; features are not kept" in str(
+        warning.message
+    )
 
 
 def test_consumer_that_stops_early_leaves_nothing(images, cache):

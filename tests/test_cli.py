@@ -268,3 +268,25 @@ def test_ctrl_c_is_not_an_error_message(run, monkeypatch):
 
     monkeypatch.setattr("patchcore_helpers.datasets.load_category", stop)
     assert run("evaluate", "elpv/mono") == (130, [], ["patchcore-course: stopped"])
+
+
+def test_any_name_stands_on_one_line(refused, run, tmp_path, folder):
+    line = refused("evaluate", "no\nwhere\x1b[31m")
+    assert r"no\nwhere\x1b[31m: no such category" in line
+    folder.rename(odd := folder.with_name(os.fsdecode(b"latin-\xe9 \n")))
+    status, output, _ = run("evaluate", odd, *TINY)
+    assert status == 0 and output[0] == "category       latin-\\udce9 "
+
+
+def test_a_full_disk_is_one_line(run, monkeypatch):
+    for name, shown in (("/a\nb", "/a\\nb"), (None, "the output")):
+        monkeypatch.setattr(
+            "patchcore_helpers.datasets.category_names",
+            lambda name=name: (_ for _ in ()).throw(OSError(28, "No space left on device", name)),
+        )
+        status, _, (line,) = run("list")
+        assert status == 2
+        assert line.endswith(f": error: {shown}: No space left on device; choose another place")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([COMMAND, "list"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from patchcore_helpers.errors import CourseError
 from patchcore_helpers.images import image_files, read_image, read_mask, resize_mask
@@ -167,6 +167,7 @@ def test_a_truncated_file_is_named(name, share, read, tmp_path, photo):
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:Image size")
 def test_what_is_not_an_image(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_text("<html>not found</html>")
     for path in (tmp_path / "a.png", tmp_path):
@@ -175,9 +176,28 @@ def test_what_is_not_an_image(tmp_path, monkeypatch):
     with pytest.raises(CourseError, match=r"b\.png: no such image file"):
         read_image(str(tmp_path / "b.png"))
     Image.fromarray(RGB).save(tmp_path / "c.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(CourseError, match=r"c\.png: too large"):
-        read_image(tmp_path / "c.png")
+    for limit in (10, 30):  # Pillow would refuse 35 pixels, or warn only
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(CourseError, match=r"c\.png: too large"):
+            read_image(tmp_path / "c.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert read_image(tmp_path / "c.png").size == (7, 5)
+
+
+def test_no_file_starts_another_program(tmp_path, monkeypatch):
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    Image.fromarray(RGB).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(CourseError, match=r"a\.png: cannot be read as an image"):
+        read_image(tmp_path / "a.png")
+    assert not (tmp_path / "started").exists()
+    with pytest.raises(OSError), Image.open(tmp_path / "a.png") as image:
+        image.load()
+    assert (tmp_path / "started").exists()
 
 
 @pytest.mark.parametrize(
