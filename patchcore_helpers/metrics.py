@@ -139,9 +139,8 @@ class Interval(NamedTuple):
 
     def smallest_seen(self, confidence=0.95, power=0.8):
         """The true difference that such a run would have shown with probability `power`."""
-        return float(
-            (stats.t.ppf(0.5 + confidence / 2, self.df) + stats.t.ppf(power, self.df)) * self.error
-        )
+        quantiles = stats.t.ppf([0.5 + confidence / 2, power], self.df)
+        return float(quantiles.sum() * self.error)
 
     @property
     def verdict(self):
@@ -158,10 +157,6 @@ def _placements(labels, scores):
     labels, scores = np.asarray(labels), np.atleast_2d(np.asarray(scores, float))
     if scores.shape[-1:] != labels.shape:
         raise CourseError(f"scores {scores.shape}: give one row per seed of {labels.shape} labels")
-    if scores.ndim > 2:
-        return [
-            np.mean(part, 0) for part in zip(*(_placements(labels, s) for s in scores), strict=True)
-        ]
     if not np.isfinite(scores).all():
         raise CourseError("scores hold NaN or infinite values")
     if min(np.sum(labels == 0), np.sum(labels == 1)) < 2:
@@ -172,9 +167,12 @@ def _placements(labels, scores):
         places = (np.searchsorted(others, values, side) for side in ("left", "right"))
         return sum(places) / (2 * len(others))
 
-    pairs = [(row[labels == 1], row[labels == 0]) for row in scores]
+    pairs = [(row[labels == 1], row[labels == 0]) for row in scores.reshape(-1, len(labels))]
     defective = np.array([share_below(p, n) for p, n in pairs])
-    return defective, 1 - np.array([share_below(n, p) for p, n in pairs])
+    normal = 1 - np.array([share_below(n, p) for p, n in pairs])
+    return [
+        part.reshape(-1, scores.shape[-2], part.shape[1]).mean(0) for part in (defective, normal)
+    ]
 
 
 def auroc_interval(labels, scores, other=None, confidence=0.95):

@@ -68,17 +68,8 @@ def require_weights(backbone):
         ) from None
 
 
-def run_task(
-    backbone,
-    dataset,
-    category,
-    seed,
-    data_dir="data",
-    max_train=0,
-    max_test=0,
-    use_cache=True,
-    **own,
-):
+def run_task(backbone, dataset, category, seed, data_dir="data", max_train=0, max_test=0,
+             use_cache=True, **own):  # fmt: skip
     """Fit one bank and score its test images, by both kinds of image score.
 
     The test images are the same for every seed, which drives the coreset alone, so that seeds and
@@ -89,16 +80,13 @@ def run_task(
     images = load_category(category, data_dir=data_dir).limit(max_train, max_test)
     model = PatchCore(backbone, cache=use_cache, random_state=seed, **SETTINGS | own)
     results, inspection = evaluate(images, model)
+    network = model.extractor_.backbone
     model.extractor_.cache = None  # what is timed starts from the picture
-    milliseconds = [
-        1000 * median_seconds(model.inspect, [sample], repeats=1)
-        for sample in images.test[:TIMED_IMAGES]
-    ]
-    common = {
-        "memory_mb": model.memory_bank_.nbytes / 1e6,
-        "inference_time_ms": float(np.median(milliseconds)),
-        "weights": model.extractor_.backbone.source,
-    } | {name: results[name] for name in MEASURED}
+    timed = images.test[:TIMED_IMAGES]
+    seconds = [median_seconds(model.inspect, [sample], repeats=1) for sample in timed]
+    common = {name: results[name] for name in MEASURED}
+    common |= {"memory_mb": model.memory_bank_.nbytes / 1e6, "weights": network.source}
+    common["inference_time_ms"] = 1000 * float(np.median(seconds))
     scores = {kind: image_scores(inspection.patch_scores, kind) for kind in SCORES}
     rows = [
         {"image_score": kind, "auroc": image_auroc(images.labels, scores[kind]), **common}
@@ -153,11 +141,9 @@ def domain_means(scores, in_domain, cross_domain):
     """
     rows = {}
     for backbone, some in scores.groupby("backbone", sort=False):
-        groups = [
-            some["interval"][some["category"].isin(names)].tolist()
-            for names in (in_domain, cross_domain)
-        ]
-        means = [mean_interval(group) if group else None for group in groups]
+        groups = (some["category"].isin(names) for names in (in_domain, cross_domain))
+        groups = [some.loc[rows, "interval"] for rows in groups]
+        means = [mean_interval(list(group)) if len(group) else None for group in groups]
         gap = None
         if all(means):
             parts = [(mean.error**2, mean.df) for mean in means]
@@ -211,10 +197,9 @@ def _dots(ax, values, paint, title):
                     textcoords="offset points", ha="center")  # fmt: skip
     ax.axvline(0.5, color="0.6", ls=":", lw=1)
     lows = [interval.low for interval in values.values() if interval]
-    ax.set(yticks=range(len(values)), ylim=(len(values) - 0.4, -0.7))
-    ax.set_xlim(max(0, min([0.4, *lows])), 1.03)
-    ax.set_yticklabels(values)
-    ax.set(xlabel="image AUROC (mean over categories)", title=title)
+    ax.set_yticks(range(len(values)), values)
+    ax.set(xlim=(max(0, min([0.4, *lows])), 1.03), ylim=(len(values) - 0.4, -0.7), title=title)
+    ax.set_xlabel("image AUROC (mean over categories)")
 
 
 def figure(outcomes, backbones, in_domain, cross_domain, kind, names=("in-domain", "cross-domain")):
@@ -247,17 +232,16 @@ def figure(outcomes, backbones, in_domain, cross_domain, kind, names=("in-domain
     ax.set(ylabel="image AUROC", title="by category; bars start at chance", ylim=(None, 1.02))
     panels.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     ax = axes[1, 1]
-    places = [0.0, 1.0]
     for backbone in shown:
         first, second, gap = means.loc[backbone]
         if gap is None:
             continue
-        ax.plot(places, [first.estimate, second.estimate], "o-", color=paint[backbone], ms=8)
+        ax.plot([0, 1], [first.estimate, second.estimate], "o-", color=paint[backbone], ms=8)
         text = f"gap {gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
         ax.text(1.06, second.estimate, text, va="center", color=paint[backbone], fontsize=9)
     _spread_labels(ax)
     ax.set(xlim=(-0.15, 2.3), ylabel="image AUROC (mean)", title="gap: first group minus second")
-    ax.set_xticks(places, names)
+    ax.set_xticks([0, 1], names)
     return panels
 
 

@@ -65,9 +65,8 @@ def load_patches(category, data_dir, backbone, image_size, max_train, max_test, 
     """The images of a category, and the patch vectors of its training and its test images."""
     require_weights(backbone)
     images = load_category(category, data_dir=data_dir).limit(max_train, max_test)
-    extractor = Extractor(
-        load_backbone(backbone), image_size, cache=FeatureCache.of(use_cache or None)
-    )
+    cache = FeatureCache.of(use_cache or None)
+    extractor = Extractor(load_backbone(backbone), image_size, cache=cache)
     return images, extractor.extract(images.train), extractor.extract(images.test)
 
 
@@ -94,18 +93,9 @@ def run_task(category, seed, methods=("v1_random", "k_center", "v2_variance", "v
         found = zip(ratios, sizes, radii, nested_scores(bank, test, sizes), strict=True)
         for ratio, size, radius, worst in found:
             scores[f"{method} {ratio:g}"] = worst.tolist()
-            rows.append(
-                {
-                    "method": method,
-                    "compression_ratio": ratio,
-                    "auroc": image_auroc(images.labels, worst),
-                    "memory_reduction": len(patches) / size,
-                    "bank_size": size,
-                    "radius": radius,
-                    "seconds": seconds,
-                    **common,
-                }
-            )
+            row = common | {"method": method, "compression_ratio": ratio, "bank_size": size}
+            row |= {"auroc": image_auroc(images.labels, worst), "radius": radius}
+            rows.append(row | {"memory_reduction": len(patches) / size, "seconds": seconds})
         rows[-1]["rank_correlation"] = usefulness(weights[chosen], bank, test)
     return rows, scores
 

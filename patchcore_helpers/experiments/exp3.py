@@ -104,12 +104,8 @@ def run_task(category, seed, bits=(4, 8, 16), nprobes=(1, 4, 8, 16), n_clusters=
     exact, nearest = score(make_search("flat").fit(bank), test)
     auroc = image_auroc(images.labels, exact)
     common = {"bank_size": len(bank), "n_test": len(test), "m": None, "n_clusters": None}
-    rows = [
-        {
-            **{"search_method": "sklearn", "image_auroc": auroc, "search_time_ms": slow},
-            **{"memory_mb": bank.nbytes / 1e6, "recall_at_1": 1.0, **common},
-        }
-    ]
+    known = {"search_method": "sklearn", "image_auroc": auroc, "recall_at_1": 1.0, **common}
+    rows = [known | {"search_time_ms": slow, "memory_mb": bank.nbytes / 1e6}]
     for settings, probes in sweep(bits, nprobes, n_clusters, m):
         named = {"search_method": settings["kind"], "pq_bits": settings.get("bits"), **common}
         named |= {key: settings.get(key) for key in ("m", "n_clusters")}
@@ -163,10 +159,9 @@ def averaged(rows):
     """Means over categories and seeds of the indexes that ran everywhere, one row an index."""
     keys = ["search_method", "pq_bits", "m", "n_clusters", "nprobe"]
     numbers = [*COLUMNS[4:13], "build_seconds"]
-    ran = indexes(rows)
-    mean = ran.groupby(keys, dropna=False, sort=False)[numbers].mean()
-    count = ran.groupby(keys, dropna=False, sort=False).size()
-    return mean[count == count.max()].reset_index()
+    groups = indexes(rows).groupby(keys, dropna=False, sort=False)
+    count = groups.size()
+    return groups[numbers].mean()[count == count.max()].reset_index()
 
 
 def label(row):
@@ -237,19 +232,16 @@ def claims_table(rows):
 
 def summary(rows, tolerance=0.003):
     """The text of the eighth panel."""
-    table = averaged(rows)
-    chosen = choose(table, tolerance)
+    chosen = choose(averaged(rows), tolerance)
     skipped = rows[rows["status"] != "ok"]
-    lines = [f"{rows['category'].nunique()} categories, banks of {rows['bank_size'].min():,.0f}"]
-    lines[0] += f" to {rows['bank_size'].max():,.0f} rows"
+    sizes = f"{rows['bank_size'].min():,.0f} to {rows['bank_size'].max():,.0f}"
+    lines = [f"{rows['category'].nunique()} categories, banks of {sizes} rows"]
     lines.append(f"within {tolerance} image AUROC of exact search:")
     for row in chosen.itertuples():
         lines.append(f"- {row.place}: {row.index}")
         if row.index != "none":
-            lines.append(
-                f"    {row.memory_reduction:.0f}x smaller, {row.speedup_over_flat:.1f}x flat's "
-                f"speed, {row.difference:+.4f}"
-            )
+            gain = f"{row.memory_reduction:.0f}x smaller, {row.speedup_over_flat:.1f}x flat's speed"
+            lines.append(f"    {gain}, {row.difference:+.4f}")
     lines.append(f"{len(skipped)} of {len(rows)} rows could not run")
     return "\n".join(lines)
 
@@ -327,13 +319,12 @@ def _scatter(ax, table, rows):
 
 def category_figure(rows):
     """Speed-up against AUROC, a panel per category, coloured by bits; exact search dashed."""
-    categories = list(dict.fromkeys(rows["category"]))
+    categories = rows.groupby("category", sort=False)
     height = -(-len(categories) // 3)
     figure, axes = plt.subplots(height, 3, figsize=(11, 3.4 * height + 0.6), squeeze=False)
     for ax in axes.flat[len(categories) :]:
         ax.set_axis_off()
-    for ax, category in zip(axes.flat, categories, strict=False):
-        some = rows[rows["category"] == category]
+    for ax, (category, some) in zip(axes.flat, categories, strict=False):
         _scatter(ax, indexes(some), some)
         ax.set_title(category)
     figure.legend(handles=_legend(), fontsize=9, ncols=5, loc="outside lower center")

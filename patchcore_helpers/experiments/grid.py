@@ -130,11 +130,8 @@ class Grid:
         """
         try:
             (self.folder / "rows").mkdir(parents=True, exist_ok=True)
-            done = {}
-            for place, task in enumerate(tasks):
-                kept = self._kept(task)
-                if kept is not None:
-                    done[place] = kept
+            kept = {place: self._kept(task) for place, task in enumerate(tasks)}
+            done = {place: outcome for place, outcome in kept.items() if outcome}
             self._write(done)
             todo = [place for place in range(len(tasks)) if place not in done]
             calls = [(self.work, tasks[place]) for place in todo]

@@ -21,11 +21,8 @@ def gather(outcomes, kind, **task):
     -------
     (labels, scores) or None if no such task finished
     """
-    some = [
-        o.scores
-        for o in outcomes
-        if o.finished and kind in o.scores and task.items() <= o.task.items()
-    ]
+    done = (o for o in outcomes if o.finished and kind in o.scores)
+    some = [o.scores for o in done if task.items() <= o.task.items()]
     if not some:
         return None
     return np.array(some[0]["labels"]), np.array([scores[kind] for scores in some])
@@ -87,18 +84,15 @@ def compare(pairs, groups=None, confidence=0.95):
 
 def sentence(comparison, one, other):
     """The verdict on a comparison, in words that follow from its rows."""
-    overall, single = comparison.iloc[-1], comparison[comparison["kind"] == "category"]
+    last, single = comparison.iloc[-1], comparison[comparison["kind"] == "category"]
     counts = single["verdict"].value_counts()
     parts = [
         f"{one} is {verdict} in {counts[verdict]} of {len(single)} categories"
         for verdict in ("better", "worse")
         if verdict in counts
     ] or [f"in none of {len(single)} categories is a difference shown"]
-    span = (
-        f"{overall.difference:+.3f} image AUROC, interval {overall.low:+.3f} to {overall.high:+.3f}"
-    )
-    if overall.verdict == "no difference shown":
+    span = f"{last.difference:+.3f} image AUROC, interval {last.low:+.3f} to {last.high:+.3f}"
+    verdict = f"{one} is {last.verdict} than {other}"
+    if last.verdict == "no difference shown":
         verdict = f"no difference between {one} and {other} is shown"
-    else:
-        verdict = f"{one} is {overall.verdict} than {other}"
     return f"Over all, {verdict} ({span}); {', '.join(parts)}."
