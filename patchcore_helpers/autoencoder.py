@@ -174,9 +174,8 @@ class Autoencoder(BaseEstimator):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, steps)
         for _ in range(self.epochs):
             for rows in torch.randperm(len(pixels), generator=rng).split(BATCH):
-                batch = pixels[rows].flip(
-                    [axis for axis in (2, 3) if torch.rand((), generator=rng) < 0.5]
-                )
+                sides = [axis for axis in (2, 3) if torch.rand((), generator=rng) < 0.5]
+                batch = pixels[rows].flip(sides)
                 drawn, divergence = self.network_(batch, rng)
                 error = nn.functional.mse_loss(drawn, batch)
                 loss = error + self.beta * divergence.mean() / batch[0].numel()

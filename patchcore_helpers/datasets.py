@@ -102,12 +102,9 @@ class Category:
             return [samples[i] for i in sorted(chosen)]
 
         by_class = [[s for s in self.test if s.label == label] for label in (0, 1)]
-        return replace(
-            self,
-            train=some(self.train, train),
-            test=[sample for samples in by_class for sample in some(samples, test)],
-            calibration=some(self.calibration, test),
-        )
+        test_images = [sample for samples in by_class for sample in some(samples, test)]
+        parts = {"train": some(self.train, train), "calibration": some(self.calibration, test)}
+        return replace(self, test=test_images, **parts)
 
     def with_calibration(self, share=0.2, seed=0):
         """Itself, or with a seeded share of the training images held out for calibration."""
@@ -173,18 +170,12 @@ def _load_elpv(name, seed):
     table = table[table["type"] == name.split("/")[1]]
     functional, defective = (table.loc[table["probability"] == p, "path"] for p in (0, 1))
     functional = np.random.default_rng(seed).permutation(functional.to_numpy())
-    normal = [Sample(path) for path in functional]
+    normal, end = [Sample(path) for path in functional], ELPV_TRAIN + ELPV_GOOD_TEST
+    test = normal[ELPV_TRAIN:end] + [Sample(path, 1, "defective") for path in defective]
     unsure = table["probability"].round(2).value_counts().reindex([0.33, 0.67], fill_value=0)
     names = "defect probability 1/3", "defect probability 2/3"
-    end = ELPV_TRAIN + ELPV_GOOD_TEST
-    return Category(
-        name,
-        train=normal[:ELPV_TRAIN],
-        test=normal[ELPV_TRAIN:end] + [Sample(path, 1, "defective") for path in defective],
-        calibration=normal[end:],
-        left_out=dict(zip(names, unsure.tolist(), strict=True)),
-        licence=ELPV_LICENCE,
-    )
+    left_out = dict(zip(names, unsure.tolist(), strict=True))
+    return Category(name, normal[:ELPV_TRAIN], test, normal[end:], left_out, ELPV_LICENCE)
 
 
 def _masks_by_stem(folder):

@@ -194,9 +194,8 @@ def heat_maps(samples, maps, titles, limits):
     """
     count = len(samples)
     figure, axes = plt.subplots(2, count, figsize=(9, 4.1), squeeze=False)
-    for (above, below), sample, anomaly_map, title in zip(
-        axes.T, samples, maps, titles, strict=True
-    ):
+    panels = zip(axes.T, samples, maps, titles, strict=True)
+    for (above, below), sample, anomaly_map, title in panels:
         scale = overlay(below, _picture(above, sample, title), anomaly_map, limits)
         _outline(above, sample)
     figure.colorbar(scale, ax=axes, label="anomaly map (L2 distance)", shrink=0.7)
@@ -365,9 +364,8 @@ def neighbours(image, box, field, others, distances, size):
             _bare(ax, title)
         left, top, right, bottom = place
         margin = max(24, right - left) + 0.5
-        below.set(
-            xlim=(left - margin, right + margin - 1), ylim=(bottom + margin - 1, top - margin)
-        )
+        below.set_xlim(left - margin, right + margin - 1)
+        below.set_ylim(bottom + margin - 1, top - margin)
     return figure
 
 
@@ -617,10 +615,8 @@ def ratio_view(table, row, sample, anomaly_map, limits):
         See `overlay`.
     """
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=(1.3, 1.3, 1))
-    now, labels = (
-        table.iloc[row],
-        {"image_auroc": "image AUROC", "search_ms": "search per image (ms)"},
-    )
+    labels = {"image_auroc": "image AUROC", "search_ms": "search per image (ms)"}
+    now = table.iloc[row]
     for ax, (column, label) in zip(axes, labels.items(), strict=False):
         ax.plot(table["ratio"], table[column], color=SKY)
         ax.plot(now["ratio"], now[column], "o", ms=11, color=DEFECT)
@@ -648,9 +644,8 @@ def reconstructions(samples, drawn, errors, maps, titles, limits):
     """
     rows = len(samples)
     figure, axes = plt.subplots(rows, 4, figsize=(9, 2.35 * rows + 0.5), squeeze=False)
-    for ax, sample, picture, error, heat, title in zip(
-        axes, samples, drawn, errors, maps, titles, strict=True
-    ):
+    panels = zip(axes, samples, drawn, errors, maps, titles, strict=True)
+    for ax, sample, picture, error, heat, title in panels:
         pixels = _picture(ax[0], sample, title[0])
         _picture(ax[1], (picture.clip(0, 1) * 255).astype(np.uint8), "drawn again")
         parts = zip(ax[2:], (error, heat), limits, title[1:], strict=True)
