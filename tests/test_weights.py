@@ -88,6 +88,16 @@ def test_converted_copy_is_made_once_and_mended(onnx_file, tmp_path, monkeypatch
     assert copy.stat().st_mtime_ns != made
 
 
+def test_without_room_for_a_copy_the_weights_are_there(onnx_file, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("PATCHCORE_CACHE", str(tmp_path))
+    monkeypatch.setattr("patchcore_helpers.onnx_weights.write_atomically", full)
+    assert read_converted(onnx_file, "x").keys() == convert(onnx_file).keys()
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
 def test_conversion_has_every_key(onnx_file):
     network = load_backbone("dinov2_vits14", weights="random").network
     assert convert(onnx_file).keys() == network.state_dict().keys()
