@@ -25,6 +25,7 @@ course: setup  ## run all notebooks end to end on the embedded data, into output
 test: setup  ## run every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python docs/verify.py
 	$(BIN)/python -m pytest -m "not slow and not network"
 

@@ -53,7 +53,8 @@ class _Network(nn.Module):
     def __init__(self, size, width, latent, variational):
         super().__init__()
         widths, grid = [3, width, 2 * width, 4 * width, 4 * width], size // STRIDE
-        down, up = [], [nn.ConvTranspose2d(latent, widths[-1], grid)]
+        down: list[nn.Module] = []
+        up: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[-1], grid)]
         for before, after in pairwise(widths):
             down += [nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
         for before, after in pairwise(widths[::-1]):
@@ -144,7 +145,9 @@ class Autoencoder(BaseEstimator):
         """Standardised images, float32 (n, 3, size, size), their means and deviations."""
         if not (images := list(images)):
             raise CourseError("no images: give at least one")
-        pictures = [read_item(i).resize((self.image_size,) * 2, Image.BILINEAR) for i in images]
+        pictures = [
+            read_item(i).resize((self.image_size,) * 2, Image.Resampling.BILINEAR) for i in images
+        ]
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
         spread, mean = torch.std_mean(pixels, (1, 2, 3), keepdim=True)
         spread = spread.clamp_min(1e-3)  # of an image of one colour

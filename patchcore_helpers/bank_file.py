@@ -101,16 +101,16 @@ def read_bank(path):
             shape = ", ".join([r"[1-9]\d{0,12}"] * AXES[name])
             patterns[name] = ENTRY.format("U8" if name == "codes" else "F32", shape)
         _check(header, patterns, codes or patterns.keys())
-        tensors, start = {}, 0
+        places, tensors, start = {}, {}, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             dtype = np.dtype("u1" if name == "codes" else "<f4")
             begin, end = entry["data_offsets"]
             if (begin, end) != (start, start + math.prod(entry["shape"]) * dtype.itemsize):
                 raise ValueError(f"tensor {name} does not fit the file")
-            tensors[name], start = (entry["shape"], dtype), end
+            places[name], start = (entry["shape"], dtype), end
         if 8 + length + start != size:
             raise ValueError(f"{size} bytes, its tensors need {8 + length + start}")
-        for name, (shape, dtype) in tensors.items():
+        for name, (shape, dtype) in places.items():
             tensors[name] = np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
             if not np.isfinite(tensors[name]).all():
                 raise ValueError(f"{name} holds NaN or infinite values")

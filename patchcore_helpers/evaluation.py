@@ -58,7 +58,8 @@ def evaluate(category, model):
     fitted = time.perf_counter()
     if strips:
         maps = list(model.anomaly_maps(category.test))
-        inspection = Inspection(np.array([strip_score(each) for each in maps]), maps)
+        scores = np.array([strip_score(each) for each in maps])
+        inspection = Inspection(scores, maps)  # type: ignore[arg-type]
     else:
         inspection = model.inspect(category.test)
     scored = time.perf_counter()

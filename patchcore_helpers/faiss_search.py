@@ -25,6 +25,9 @@ class FaissSearch(ExactSearch):
     """
 
     m, bits = 1, 0
+    n_clusters: int | None
+    links: int
+    random_state: int
     keeps_bank = property(lambda self: self.kind in ("flat", "hnsw", "ivf_pq_refined"))
 
     def _empty(self):
@@ -133,10 +136,10 @@ class FaissSearch(ExactSearch):
             effort = min(2 * effort, self.size) if effort < self.size else 0
         if short.any():
             squares[short], rows[short] = self.complete.search(queries[short], wanted)
-        squares, rows = torch.from_numpy(squares), torch.from_numpy(rows)
+        found, rows = torch.from_numpy(squares), torch.from_numpy(rows)
         if self.keeps_bank:
             return self._rerank(patches, rows, self.bank[rows], k)
         if self.kind == "ivf_pq_fast":
             near = torch.from_numpy(self.complete.reconstruct_batch(rows.ravel()))
             return self._rerank(torch.from_numpy(queries), rows, near.view(*rows.shape, -1), k)
-        return squares.clamp_(min=0).sqrt_(), rows
+        return found.clamp_(min=0).sqrt_(), rows

@@ -307,7 +307,7 @@ def field_of_view(extractor, item, row, column, draws=4, seed=0):
     patches = aggregate(maps, extractor.aggregation, extractor.neighbourhood)
     if not (0 <= row < patches.shape[1] and 0 <= column < patches.shape[2]):
         raise CourseError(f"patch ({row}, {column}): the grid is {tuple(patches.shape[1:3])}")
-    vector, total = patches[0, row, column], 0
+    vector, total = patches[0, row, column], torch.zeros(1)
     signs = torch.randint(0, 2, (draws, len(vector)), generator=torch.manual_seed(seed)) * 2.0 - 1
     for sign in signs:
         (gradient,) = torch.autograd.grad(vector @ sign, image, retain_graph=True)

@@ -93,7 +93,7 @@ def au_pro(masks, maps, limit=0.3):
         region_of.append(np.where(regions > 0, regions + first - 1, 0).ravel())
         first += count
     sizes, region_of = np.concatenate(sizes), np.concatenate(region_of)
-    normal = region_of == 0
+    normal: np.ndarray = region_of == 0
     if not len(sizes) or not normal.any():
         return None
     gain = np.concatenate([[0], 1 / (len(sizes) * sizes)])

@@ -12,7 +12,7 @@ from .errors import CourseError
 ENTRIES = 2**22  # numbers per block (16 MB, near the caches): memory stays flat for any bank
 LIMITS = {"bits": (1, 16), "links": (2, 512), "random_state": (0, 2**32 - 1)}
 IVF, PQ = {"n_clusters": None, "nprobe": 8}, {"m": 8, "bits": 8}
-SETTINGS = {kind: {} for kind in ("exact", "sklearn", "flat")} | {
+SETTINGS: dict[str, dict] = {kind: {} for kind in ("exact", "sklearn", "flat")} | {
     "ivf_pq": IVF | PQ,
     "ivf_pq_fast": IVF | PQ | {"bits": 4},
     "ivf_sq8": IVF,
@@ -84,10 +84,10 @@ def make_search(search="exact", random_state=0):
     if unknown := [name for name in settings if name not in SETTINGS[kind]]:
         known = ", ".join(SETTINGS[kind]) or "none"
         raise CourseError(f"search: {kind} has no setting {unknown[0]!r}; it has {known}")
-    made = KINDS.get(kind)
-    if made is None:
-        from .faiss_search import FaissSearch as made  # which draws on this module
-    made = made()
+    maker = KINDS.get(kind)
+    if maker is None:
+        from .faiss_search import FaissSearch as maker  # which draws on this module
+    made = maker()
     vars(made).update({**SETTINGS[kind], **settings, "random_state": random_state, "kind": kind})
     made.check_settings()
     return made
@@ -109,6 +109,7 @@ class ExactSearch:
     """
 
     kind, keeps_bank, arrays, k_factor = "exact", True, {}, 1
+    bits: int
 
     def check_settings(self):
         """Refuse settings beyond their limits; done by `query` too, as nprobe may change."""
@@ -185,4 +186,4 @@ class SklearnSearch(ExactSearch):
         return self._rerank(patches, torch.from_numpy(near), self.bank[near], k)
 
 
-KINDS = {"exact": ExactSearch, "sklearn": SklearnSearch}  # all others are FAISS's
+KINDS: dict[str, type] = {"exact": ExactSearch, "sklearn": SklearnSearch}  # all others are FAISS's

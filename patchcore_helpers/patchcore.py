@@ -246,7 +246,7 @@ class PatchCore(BaseEstimator):
         self.fitted_with_ = {name: repr(getattr(self, name)) for name in NEED_A_FIT}
         self.n_patches_ = n_patches
         self.coreset_ = coreset
-        vars(self).pop("threshold_", None)
+        self.__dict__.pop("threshold_", None)
         return self
 
     def origin(self, rows):

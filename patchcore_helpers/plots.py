@@ -44,7 +44,7 @@ def use_style():
     >>> matplotlib.rcParams["figure.dpi"]
     100.0
     """
-    matplotlib.rcParams.update(STYLE)
+    matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
 
 
 def log_scale(axis, labels=(1, 2, 5)):
@@ -482,7 +482,9 @@ def greedy_steps(points, chosen, step):
     drawn = ax.scatter(*points.T, c=distances, s=16, cmap="viridis_r", vmin=0, vmax=4)
     ax.scatter(*centres.T, s=90, color=DEFECT, edgecolor="white", zorder=3)
     for number, centre in enumerate(centres, 1):
-        ax.annotate(number, centre, xytext=(6, 5), textcoords="offset points", fontweight="bold")
+        ax.annotate(
+            str(number), centre, xytext=(6, 5), textcoords="offset points", fontweight="bold"
+        )
     ax.add_patch(plt.Circle(farthest, distances.max(), fill=False, ec=BLACK, ls="--", lw=1.2))
     ax.plot(*farthest, "k+", ms=12, mew=2)
     figure.colorbar(drawn, label="distance to the nearest pick (no unit)")
@@ -572,7 +574,7 @@ def distortion(true, projected):
     figure, ax = plt.subplots(figsize=(8, 3.6))
     ratios = [values / true for values in projected.values()]
     parts = ax.violinplot(ratios, showextrema=False, quantiles=[[0.025, 0.5, 0.975]] * len(ratios))
-    for body in parts["bodies"]:
+    for body in list(parts["bodies"]):  # type: ignore[call-overload]
         body.set(facecolor=BLUE, alpha=0.4)
     parts["cquantiles"].set_color(BLACK)
     ax.axhline(1, color="0.6", lw=1, ls=":")

@@ -211,7 +211,7 @@ def tar_members(source, limit, decompress):
     """(path, size, open) of all in a tar, in one pass over it; `open` is None for a folder."""
     with decompress(source) as stream:
         stream = Metered(stream, source, limit)
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
             for member in archive:
                 if member.issparse() or not (
                     member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)

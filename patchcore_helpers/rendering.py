@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .aitex import FABRICS
 from .datasets import ELPV_LICENCE, Category, Sample, _load_elpv
-from .errors import CourseError
+from .errors import CourseError, writing
 from .files import sha256
 from .images import read_image
 
@@ -310,8 +310,9 @@ def fabric(weave, height=256, width=256, seed=0, defect=None, margin=0, selvage=
         if selvage:
             part = np.s_[:, : edge + 4]
             border = replace(cloth, repeat=2, step=1, over=1, end_tone=1.25 * cloth.end_tone)
-            cut = [np.broadcast_to(a, shape)[part] for a in (*at, *fibres, end, pick)]
-            border = _weave(border, *cut[:2], ends, picks, cut[2:4], *cut[4:])
+            whole = (*at, *fibres, end, pick)
+            u_, v_, warp, weft, end, pick = (np.broadcast_to(a, shape)[part] for a in whole)
+            border = _weave(border, u_, v_, ends, picks, (warp, weft), end, pick)
             picture[part] += np.clip((edge - x[part]) / 4 + 0.5, 0, 1) * (border - picture[part])
         picture *= shade * light
         if margin:
@@ -363,31 +364,29 @@ def render_aitex(
     CourseError
         For an unknown fabric, a bad seed, or a folder that cannot be written.
     """
-    root, jobs, number = Path(folder) / "aitex", [], 0
+    root, number = Path(folder) / "aitex", 0
+    jobs: list = []
     for name in fabrics:
         _known("fabrics", name, STRIPS)
         jobs += [(name, f"{n + 1:04}_000_{name}", None, n) for n in range(clean)]
         for n in range(defective):
             number, kind = number + 1, list(CODES)[n % len(CODES)]
             jobs.append((name, f"{number:04}_{CODES[kind]}_{name}", kind, n))
-    try:
+    with writing(folder, "choose another folder"):
         for part in ("Defect_images", "Mask_images"):
             (root / part).mkdir(parents=True, exist_ok=True)
         for name, stem, kind, n in tqdm(jobs, "rendering", unit=" strips", disable=not progress):
             weave, *shares = STRIPS[name]
             numbers = (*_seeds(seed), int(name), int(kind is not None), n)
             wider = 1 + 0.1 * np.random.default_rng(numbers).uniform(-1, 1)
-            edges = [round(wider * share * size[1]) for share in shares]
-            image, mask = fabric(weave, *size, numbers, kind, *edges)
+            margin, selvage = (round(wider * share * size[1]) for share in shares)
+            image, mask = fabric(weave, size[0], size[1], numbers, kind, margin, selvage)
             place = root / "Defect_images" if kind else root / "NODefect_images" / FABRICS[name]
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(place / f"{stem}.png")
             if kind:
                 mask = Image.fromarray(np.uint8(255) * mask)
                 mask.save(root / "Mask_images" / f"{stem}_mask.png")
-    except OSError as error:
-        reason = f"cannot be written ({error.strerror}); choose another folder"
-        raise CourseError(f"{folder}: {reason}") from None
     return Path(folder)
 
 
@@ -470,7 +469,8 @@ def _drawn(recipe):
     maker, *given = recipe
     if maker == "planted":
         base, donor = (np.asarray(read_image(path).convert("L")) for path in given[:2])
-        return planted(base, *given[2:], donor)
+        defect, seed = given[2:]
+        return planted(base, defect, seed, donor)
     return fabric(*given)
 
 

@@ -331,7 +331,7 @@ def print_verdicts(model, paths, as_json=False, output=None):
     with ExitStack() as stack:
         if output:
             (output / "heatmaps").mkdir()
-            options = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+            options: dict = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
             file = stack.enter_context(open(output / "scores.csv", "w", **options))
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["path", "score", "verdict", "heatmap"])

@@ -161,8 +161,8 @@ def declared_parameters(notebook):
     for statement in statements:
         try:
             match statement:
-                case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation):
-                    default = ast.literal_eval(statement.value)
+                case ast.AnnAssign(ast.Name(id=name), annotation, ast.expr() as value):
+                    default = ast.literal_eval(value)
                 case ast.Assign(targets=[ast.Name(id=name)]):
                     default = ast.literal_eval(statement.value)
                     annotation = None if default is None else ast.Name(type(default).__name__)
@@ -302,7 +302,7 @@ def check_executed(notebook):
                 unexecuted.append(f"{where}: was not executed; remove what skips it, or the cell")
     for line, traceback in _errors(notebook["metadata"].get("widgets", {})):
         frame = re.search(r"In\[(\d+)\]", traceback)
-        where = labels.get(frame and frame[1], "some cell")
+        where = labels.get(frame[1] if frame else "", "some cell")
         errors.append(f"{where}: hidden in a widget: {line}")
     return errors or unexecuted
 

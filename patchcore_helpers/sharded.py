@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from . import coreset
 from .backbones import load_backbone
 from .cache import fingerprint
-from .errors import CourseError
+from .errors import CourseError, writing
 from .files import sha256, write_atomically
 from .parallel import in_parallel
 
@@ -211,11 +211,9 @@ def _write_shard(extractor, images, folder, number):
     if not path.exists():
         rows = extractor.extract(images)
         np.save(content, rows.reshape(-1, rows.shape[-1]))
-        try:
+        with writing(folder, "choose another folder"):
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content.getbuffer())
-        except OSError as error:
-            raise CourseError(f"{folder}: cannot be written ({error.strerror})") from None
     return path
 
 

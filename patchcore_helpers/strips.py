@@ -169,7 +169,7 @@ class StripPatchCore(BaseEstimator):
         self.statistics_ = patches.mean(0), np.maximum(patches.std(0), 1e-6)
         model._fill(self.extractor_, self._relative(patches))
         self.patchcore_ = model
-        vars(self).pop("threshold_", None)
+        self.__dict__.pop("threshold_", None)
         return self
 
     def _relative(self, vectors):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..errors import CourseError
+from ..errors import CourseError, writing
 from ..files import sha256, write_atomically
 from ..parallel import code_hash as _code
 from ..parallel import in_parallel
@@ -128,7 +128,7 @@ class Grid:
             If the folder cannot be written, if the cluster is of no use, or if workers are lost
             again and again; a second run goes on from there.
         """
-        try:
+        with writing(self.folder, "choose another folder"):
             (self.folder / "rows").mkdir(parents=True, exist_ok=True)
             kept = {place: self._kept(task) for place, task in enumerate(tasks)}
             done = {place: outcome for place, outcome in kept.items() if outcome}
@@ -145,8 +145,6 @@ class Grid:
                     write_atomically(self._path(outcome.task), content)
                     self._write(done)
                     bar.update()
-        except OSError as error:
-            raise CourseError(f"{self.folder}: cannot be written ({error.strerror})") from None
         return [done[place] for place in range(len(tasks))]
 
     def _write(self, done):
