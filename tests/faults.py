@@ -350,7 +350,11 @@ def _results(ended):
 @fault("SIGKILL while the feature cache is filled")
 def kill_cache(ground):
     cache, good = ground.new_folder(), {}
-    words = ["evaluate", ground.category, "--json", "--image-size", "112", "--coreset-ratio", "0.1"]
+    category = Path(shutil.copytree(ground.category, ground.new_folder() / "many"))
+    for path in list(category.glob("train/good/*.png")):  # so that most of the time is filling
+        for copy in range(9):
+            shutil.copy(path, path.with_name(f"{path.stem}_{copy}.png"))
+    words = ["evaluate", category, "--json", "--image-size", "224", "--coreset-ratio", "0.002"]
 
     def whole():
         for path in cache.rglob("*-*.npy"):
@@ -485,7 +489,7 @@ def kill_save(ground):
     def whole():
         hold(zlib.crc32(path.read_bytes()) in known, "neither bank is whole")
 
-    command = [save_banks, str(path), str(ground.category), 100, 4]
+    command = [save_banks, str(path), str(ground.category), 100, 40]
     count, text = ground.killings(
         "save", command, lambda _: None, whole, lambda _: zlib.crc32(path.read_bytes())
     )
