@@ -419,35 +419,32 @@ OVERRIDES = {
 }
 
 
-def execute(command, home):
+def run_in_full(name, given, through, folder, home):
+    """Run a notebook with its full configuration, but for what is given; return its results."""
+    notebook = next(NOTEBOOKS.glob(f"*_{name}_*.ipynb"))
+    config = ["-f", NOTEBOOKS / "configs" / f"{name}_config.yaml"]
+    if through == "runner":
+        command = ["patchcore_helpers.cli", "run", notebook, "--output", folder, *config]
+        for key, value in given.items():
+            command += ["-p", key, value if isinstance(value, str) else json.dumps(value)]
+        results = folder / notebook.stem
+    else:
+        results = folder / "out"
+        given = json.dumps(given | {"output_dir": str(results)})
+        command = ["papermill", notebook, folder / "executed.ipynb", *config, "-y", given]
     environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-m", *map(str, command)],
-        env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-3000:]
+    done = subprocess.run([sys.executable, "-m", *map(str, command)], env=environment,
+                          capture_output=True, text=True, timeout=600)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return results
 
 
 @pytest.mark.notebooks
-def test_notebook_4_runs_in_full_through_the_runner(prepared, tmp_path):
-    notebook = NOTEBOOKS / "04_exp1_backbone_comparison.ipynb"
-    backbones = ["resnet50", "dinov2_vits14"]
+@pytest.mark.parametrize(
+    ("through", "second"), [("runner", "dinov2_vits14"), ("papermill", "efficientnet_lite0")]
+)
+def test_notebook_4_runs_in_full(prepared, tmp_path, through, second):
+    backbones = ["resnet50", second]
     given = OVERRIDES | {"backbones": backbones, "data_dir": str(prepared / "data")}
-    command = ["patchcore_helpers.cli", "run", notebook, "--output", tmp_path / "out"]
-    command += ["-f", NOTEBOOKS / "configs" / "exp1_config.yaml"]
-    for name, value in given.items():
-        command += ["-p", name, value if isinstance(value, str) else json.dumps(value)]
-    execute(command, prepared / "hub_home")
-    check_results(tmp_path / "out" / notebook.stem, backbones)
-
-
-@pytest.mark.notebooks
-def test_notebook_4_runs_in_full_through_plain_papermill(prepared, tmp_path):
-    notebook = NOTEBOOKS / "04_exp1_backbone_comparison.ipynb"
-    backbones = ["resnet50", "efficientnet_lite0"]
-    given = OVERRIDES | {"backbones": backbones, "data_dir": str(prepared / "data")}
-    given["output_dir"] = str(tmp_path / "out")
-    command = ["papermill", notebook, tmp_path / "executed.ipynb", "--no-progress-bar"]
-    command += ["-f", NOTEBOOKS / "configs" / "exp1_config.yaml", "-y", json.dumps(given)]
-    execute(command, prepared / "hub_home")
-    check_results(tmp_path / "out", backbones)
+    folder = run_in_full("exp1", given, through, tmp_path, prepared / "hub_home")
+    check_results(folder, backbones)

@@ -13,7 +13,7 @@ from miniatures import make_mvtec
 from PIL import Image
 from scipy import stats
 from sklearn.metrics import roc_auc_score
-from test_exp1 import NOTEBOOKS, comparable, execute, overlaps, style  # noqa: F401
+from test_exp1 import NOTEBOOKS, comparable, overlaps, run_in_full, style  # noqa: F401
 
 from patchcore_helpers import load_category
 from patchcore_helpers.coreset import k_center_greedy
@@ -282,23 +282,11 @@ def test_one_order_serves_all_ratios_as_separate_banks_would(miniature):
 
 
 @pytest.mark.notebooks
-@pytest.mark.parametrize("through", ["runner", "papermill"])
+@pytest.mark.parametrize("through", ["papermill", pytest.param("runner", marks=pytest.mark.slow)])
 def test_notebook_5_runs_in_full(miniature, tmp_path, through):
-    notebook = NOTEBOOKS / "05_exp2_adaptive_coreset.ipynb"
-    config = NOTEBOOKS / "configs" / "exp2_config.yaml"
     given = {"categories": ["mvtec_ad/bottle", "mvtec_ad/cable"], "image_size": 112, "n_seeds": 2}
     given["data_dir"] = str(miniature)
-    if through == "runner":
-        command = ["patchcore_helpers.cli", "run", notebook, "--output", tmp_path, "-f", config]
-        for name, value in given.items():
-            command += ["-p", name, value if isinstance(value, str) else json.dumps(value)]
-        folder = tmp_path / notebook.stem
-    else:
-        folder = tmp_path / "out"
-        given["output_dir"] = str(folder)
-        command = ["papermill", notebook, tmp_path / "executed.ipynb", "--no-progress-bar"]
-        command += ["-f", config, "-y", json.dumps(given)]
-    execute(command, tmp_path / "empty")
+    folder = run_in_full("exp2", given, through, tmp_path, tmp_path / "empty")
     rows = list(csv.DictReader((folder / "results_by_seed.csv").open()))
     methods = ["v1_random", "k_center", "v2_variance", "v2_literal", "v2_neighbourhood"]
     assert {row["status"] for row in rows} == {"ok"}

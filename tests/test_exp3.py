@@ -1,7 +1,6 @@
 """Experiment 3: planted tables give their choices; the real path runs and leaks no padding."""
 
 import csv
-import json
 import re
 
 import matplotlib.pyplot as plt
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 from miniatures import make_mvtec
 from PIL import Image
-from test_exp1 import NOTEBOOKS, execute, overlaps, style  # noqa: F401
+from test_exp1 import NOTEBOOKS, overlaps, run_in_full, style  # noqa: F401
 
 from patchcore_helpers.experiments import exp2, exp3
 from patchcore_helpers.experiments.grid import Grid, table
@@ -192,23 +191,11 @@ def test_twice_the_same_but_for_timings(outcomes, tmp_path):
 
 
 @pytest.mark.notebooks
-@pytest.mark.parametrize("through", ["runner", "papermill"])
+@pytest.mark.parametrize("through", ["runner", pytest.param("papermill", marks=pytest.mark.slow)])
 def test_notebook_6_runs_in_full(miniature, tmp_path, through):
-    notebook = NOTEBOOKS / "06_exp3_faiss_compression.ipynb"
-    config = NOTEBOOKS / "configs" / "exp3_config.yaml"
     given = {"categories": ["mvtec_ad/bottle", "mvtec_ad/cable"], "image_size": 96}
     given |= {"bank_ratio": 0.8, "n_clusters": 8, "timestamp": "then", "data_dir": str(miniature)}
-    if through == "runner":
-        command = ["patchcore_helpers.cli", "run", notebook, "--output", tmp_path, "-f", config]
-        for name, value in given.items():
-            command += ["-p", name, value if isinstance(value, str) else json.dumps(value)]
-        folder = tmp_path / notebook.stem
-    else:
-        folder = tmp_path / "out"
-        given["output_dir"] = str(folder)
-        command = ["papermill", notebook, tmp_path / "executed.ipynb", "--no-progress-bar"]
-        command += ["-f", config, "-y", json.dumps(given)]
-    execute(command, tmp_path / "empty")
+    folder = run_in_full("exp3", given, through, tmp_path, tmp_path / "empty")
     rows = list(csv.DictReader((folder / "exp3_results_then.csv").open()))
     assert {row["category"] for row in rows} == {"mvtec_ad/bottle", "mvtec_ad/cable"}
     assert {row["status"][:7] for row in rows} == {"ok", "skipped"}
