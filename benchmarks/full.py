@@ -154,7 +154,8 @@ Extrapolated, not run: `python benchmarks/full.py`, {time.strftime("%Y-%m-%d")};
 cells, enlarged to {SIDE:,} px, with the full settings (notebook 7: the committed run, per strip);
 scaled to the published numbers of images: the network per image, the rest as training images times
 all images, times the seeds. At half the images that rule gives {min(off):.2f} to {max(off):.2f}
-times what was measured there, so take the minutes for guesses. The rows of notebook 4 add up.
+times what was measured there: below 1 means that the minutes below are rather too many. Take
+them for guesses. The rows of notebook 4 add up.
 
 {report.table(columns, rows)}
 
