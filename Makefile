@@ -29,8 +29,8 @@ test: setup  ## run every test
 	$(BIN)/python docs/verify.py
 	$(BIN)/python -m pytest -m "not slow and not network"
 
-lab: setup  ## open the course in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir notebooks
+lab: setup  ## open the course in JupyterLab; ARGS="--no-browser --allow-root" in a container
+	$(BIN)/jupyter lab --notebook-dir notebooks $(ARGS)
 
 verify: setup  ## check that every notebook keeps the form of a lesson
 	$(BIN)/python docs/verify.py

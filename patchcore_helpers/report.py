@@ -201,7 +201,8 @@ def _facts(category, model, scores, rate):
     auroc = image_auroc(labels, scores)
     if auroc is None:
         return facts | {"no AUROC": "It takes normal and defective test images."}
-    text, remark = f"image AUROC {auroc:.3f}", "The chance that a defective image scores higher."
+    text = f"image AUROC {auroc:.3f}"
+    remark = "The chance that a defective image scores higher than a normal one."
     if min(np.bincount(labels)) > 1 and (interval := auroc_interval(labels, scores)).error:
         text += f" (95 % {max(0, interval.low):.3f} to {min(1, interval.high):.3f})"
     else:

@@ -315,7 +315,7 @@ def _errors(node, cell_tags=()):
     elif not isinstance(node, dict):
         return
     elif node.get("output_type") == "error":
-        mend = "run the cell in JupyterLab and mend it"
+        mend = "run the notebook in JupyterLab to look into it"
         if node["ename"] == "SystemExit":
             mend = "the cells below were left out; remove the exit"
         elif "raises-exception" in cell_tags:
@@ -426,6 +426,7 @@ def work():
                 output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             page.metadata.pop("widgets", None)
             body, _ = HTMLExporter().from_notebook_node(page, {"metadata": {"name": job["stem"]}})
+            body = re.sub(r'href="((\d\d_\w+)\.ipynb)"', r'href="../\2/\2.html"', body)
             write_atomically(executed.with_suffix(".html"), body)
     except Exception as error:
         failures = failures or [f"{type(error).__name__}: {error}"]
@@ -681,7 +682,7 @@ def command(args):
             return 130
         batch.write()
     width = max(len(job.stem) for job in jobs)
-    print(f"{'notebook':<{width}}  seconds  peak MB  verdict")
+    print(f"{'notebook':<{width}}  seconds  peak MB  outcome")
     for job in jobs:
         verdict = "kept" if job in kept else job.summary["status"].replace("failed", "FAILED")
         numbers = f"{job.summary['seconds']:7.1f}  {job.summary['peak_rss_mb']:7d}"

@@ -91,7 +91,7 @@ BROKEN = {
             "import ipywidgets\ns = ipywidgets.IntSlider()",
             "s.observe(lambda change: {}[6], names='value')\ns.value = 7",
         ],
-        r"cell 3 .*KeyError: 6; run the cell in JupyterLab and mend it",
+        r"cell 3 .*KeyError: 6; run the notebook in JupyterLab to look into it",
         False,
     ),
     "excused": (
@@ -227,6 +227,7 @@ GOOD = [
     "lesson.figure(figure, 'line', alt='a \"rising\" line')",
     "big = b'x' * 300_000_000\ndel big",
     "from ipywidgets import HTML, Output\nHTML('a widget without an error')",
+    "from IPython.display import Markdown\nMarkdown('[next](02_other.ipynb)')",
     "print(sys.executable, os.environ['OMP_NUM_THREADS'], n, 'poison' in globals())",
     "lesson.record(n=n, where=output_dir)\nlesson.finish()",
 ]
@@ -276,7 +277,9 @@ def test_good_notebooks_pass_in_parallel(tmp_path, monkeypatch, capfd):
     assert set(summary["files"]) == {
         "good.html", "good.ipynb", "results.json", "figures/line.png",
     }  # fmt: skip
-    images = BeautifulSoup((folder / "good.html").read_text(), "html.parser").find_all("img")
+    page = BeautifulSoup((folder / "good.html").read_text(), "html.parser")
+    assert "../02_other/02_other.html" in [link.get("href") for link in page.find_all("a")]
+    images = page.find_all("img")
     assert [image["alt"] for image in images] == ['a "rising" line']
     assert str(folder) in (folder / "good.ipynb").read_text()
     assert ".running" not in (folder / "good.ipynb").read_text()
