@@ -454,8 +454,8 @@ def load_category(name, *, data_dir="data", seed=0, good=None):
         return load_folder(name, seed=seed)
     if dataset in PREPARED:
         raise CourseError(
-            f"{name}: not found below --data-dir ({data_dir}); prepare it: "
-            f"patchcore-course prepare {dataset} --source PATH --data-dir {data_dir}"
+            f"{name}: not found below --data-dir ({data_dir}); prepare it: patchcore-course "
+            f"prepare {dataset} --source PATH --data-dir {Path(data_dir).resolve()}"
         )
     raise CourseError(
         f"{name}: no such category or folder; known categories: {', '.join(category_names())}, "
