@@ -369,7 +369,9 @@ def test_ctrl_c_ends_the_whole_tree(tmp_path):
 
 def start(*words):
     script = (
-        "import argparse, sys; from patchcore_helpers import runner;"
+        "import argparse, signal, sys; from patchcore_helpers import runner;"
+        # As on a terminal; what a shell starts in the background ignores Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "p = argparse.ArgumentParser(); runner.add_arguments(p);"
         "sys.exit(runner.command(p.parse_args()))"
     )
