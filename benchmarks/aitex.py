@@ -146,8 +146,8 @@ def describe(frame, lengths):
 Image AUROC (per strip) / tile AUROC (256 px, stride 256) on the real strips of three fabrics, mean
 over the seeds of split and bank ({", ".join(map(str, seeds))}), one change at a time.
 
-The settings were chosen on 00 and 01, by the sum of both means over four seeds, with a context of 64
-pixels. Two choices of layers tied there within 0.002; the one that was ahead was taken, and 04,
+The settings were chosen on 00 and 01, by the sum of both means over four seeds, with a context of
+64 pixels. Two choices of layers tied there within 0.002; the one that was ahead was taken, and 04,
 whose figures were known by then, agreed. The context was then widened to 128 pixels, as far as two
 layers look, for the sake of the seams and not of these figures; nothing was chosen anew.
 Where the cloth begins was found wrong on 04 at first (a table and a white thread beside it), which
