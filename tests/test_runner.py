@@ -72,7 +72,7 @@ BROKEN = {
     "exit_at_the_end": ([PARAMETERS, "raise SystemExit"], r"cell 2 .*SystemExit.* remove", True),
     "hidden_with": (
         [PARAMETERS, WIDGETS, "with out:\n    1 / 0"],
-        r"cell 3 \(id \w+, `with out:`\): hidden in a widget: ZeroDivisionError.*; run the notebook",
+        r"cell 3 \(id \w+, `with out:`\): hidden in a widget: ZeroDivisionError.*; run the",
         True,
     ),
     "hidden_interact": (
