@@ -43,7 +43,7 @@ bench: setup  ## measure the timed claims side by side; about an hour on an idle
 	cd benchmarks && ../$(BIN)/python scale.py
 	cd benchmarks && ../$(BIN)/python full.py
 
-faults: setup  ## kill, fuzz and starve everything on purpose; about 20 minutes
+faults: setup  ## kill, fuzz and starve everything on purpose; 6 to 16 minutes
 	$(BIN)/python tests/faults.py --kills 40 --files 1000 --markdown docs/faults.md
 
 full: setup  ## run the experiments on MVTec AD, VisA and AITEX; data/README.md says how to get them

@@ -19,6 +19,7 @@ from verify import committed_runs, save_summaries
 from patchcore_helpers.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
 RUNS, PICTURES = ROOT / "docs" / "runs", ROOT / "docs" / "pictures"
 # Which figure of a notebook stands for it in the README.
 SHOWN = {
@@ -120,18 +121,17 @@ def verdicts(runs):
 
 def results(runs):
     """Image AUROC by category: the backbones of experiment 1, the coresets of experiment 2."""
-    one, two = (kept_table(name, TABLES[name][0]) for name in list(TABLES)[:2])
-    one = one.rename(columns={"backbone": "column"})
+    from report import of_frame  # of benchmarks/
+
+    one = kept_table("04_exp1_backbone_comparison", "aurocs").rename(columns={"backbone": "column"})
+    two = kept_table("05_exp2_adaptive_coreset", "results_all_methods")
     two = two[two["compression_ratio"] == RATIO].rename(columns={"method": "column"})
     columns = [*one["column"].unique(), *two["column"].unique()]
     both = pd.concat([one, two])
     both["cell"] = [f"{r.auroc:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in both.itertuples()]
-    table = both.pivot(index="category", columns="column", values="cell")[columns]
-    lines = ["| category | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for category in dict.fromkeys(both["category"]):
-        cells = table.loc[category].fillna("not run")
-        lines.append(f"| {category} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    cells = both.pivot(index="category", columns="column", values="cell")[columns]
+    cells = cells.reindex(both["category"].unique()).fillna("not run").reset_index()
+    return of_frame(cells)
 
 
 def claims(runs):
