@@ -43,14 +43,14 @@ NAMES = {
 
 
 def ours(rows, k):
-    from patchcore_helpers.coreset import k_center_greedy
+    from patchcore_helpers.core.coreset import k_center_greedy
 
     return k_center_greedy(rows, k, projection=PROJECTION, random_state=SEED).indices
 
 
 def sequential(rows, k):
     """The plain algorithm, written with care: squares only, in place, one pass over X per pick."""
-    from patchcore_helpers.coreset import _Space, _workers
+    from patchcore_helpers.core.coreset import _Space, _workers
 
     with _workers() as each:
         vectors = _Space(rows, PROJECTION, SEED, each).rows
@@ -76,7 +76,7 @@ def anomalib(rows, k):
 
 def products(rows, k):
     """N x p times p x k and nothing else, by the kernel and in the blocks of `k_center_greedy`."""
-    from patchcore_helpers import coreset
+    from patchcore_helpers.core import coreset
 
     x, centers, zeros = (
         torch.randn(len(rows), PROJECTION),
@@ -142,8 +142,8 @@ def prepare_features(rows):
     path = WORK / "elpv_mono.npy"
     if not path.exists():
         from patchcore_helpers import load_category
-        from patchcore_helpers.backbones import load_backbone
-        from patchcore_helpers.features import Extractor
+        from patchcore_helpers.core.backbones import load_backbone
+        from patchcore_helpers.core.extractor import Extractor
 
         extractor = Extractor(load_backbone("efficientnet_lite0"), 256)
         patches = extractor.extract(load_category("elpv/mono").train)
@@ -188,7 +188,7 @@ def run(method, path, n, k, python=sys.executable, mapped=False):
 
 def radius(path, n, k):
     """Coverage radius of the picks just saved, in the unprojected features, the same for all."""
-    from patchcore_helpers.coreset import nested_min_distances
+    from patchcore_helpers.core.coreset import nested_min_distances
 
     rows = np.load(path, mmap_mode="r")[:n]
     return float(nested_min_distances(rows, rows[np.load(WORK / "indices.npy")], [k]).max())

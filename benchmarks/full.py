@@ -73,7 +73,7 @@ def measure_backbone(name, config, images):
         )
 
         def fit_and_score():
-            model.fit(images.train).inspect(images.test)
+            model.fit(images.train).detect(images.test)
 
         first, second = seconds_of(fit_and_score)[0], seconds_of(fit_and_score)[0]
     n = len(images.train) + len(images.test)

@@ -23,7 +23,7 @@ import report
 import torch
 
 from patchcore_helpers import PatchCore, load_category
-from patchcore_helpers.report import verdicts
+from patchcore_helpers.app.report import verdicts
 
 SEARCHES = ("exact", "ivf_pq_fast")
 CHUNK = 200

@@ -57,8 +57,8 @@ class Watch:
 
 def choose(shards, k, m=None, seed=0):
     """The coreset, and a row of the table: seconds of either round and the workers' memory."""
-    from patchcore_helpers import sharded
-    from patchcore_helpers.sharded import composable_k_center, coverage_radius
+    from patchcore_helpers.core import sharded
+    from patchcore_helpers.core.sharded import composable_k_center, coverage_radius
 
     few = [np.load(shards[0], mmap_mode="r")[:64].copy()] * WORKERS
     with Watch() as base:
@@ -91,13 +91,13 @@ def choose(shards, k, m=None, seed=0):
 def shards_part(folder):
     """Two, four and eight shards of elpv/mono against the exact greedy choice."""
     from patchcore_helpers import load_category
-    from patchcore_helpers.backbones import load_backbone
-    from patchcore_helpers.cache import FeatureCache
-    from patchcore_helpers.coreset import k_center_greedy
-    from patchcore_helpers.features import Extractor
-    from patchcore_helpers.metrics import image_auroc
-    from patchcore_helpers.neighbours import ExactSearch
-    from patchcore_helpers.sharded import coverage_radius
+    from patchcore_helpers.core.backbones import load_backbone
+    from patchcore_helpers.core.coreset import k_center_greedy
+    from patchcore_helpers.core.extractor import Extractor
+    from patchcore_helpers.core.feature_cache import FeatureCache
+    from patchcore_helpers.core.metrics import image_auroc
+    from patchcore_helpers.core.neighbors import ExactIndex
+    from patchcore_helpers.core.sharded import coverage_radius
 
     path, n = plain.prepare_features(10**9)
     rows, category = np.load(path), load_category("elpv/mono")
@@ -106,7 +106,7 @@ def shards_part(folder):
     test = extractor.extract(category.test)
 
     def judge(bank):
-        distances, _ = ExactSearch().fit(bank).query(test.reshape(-1, test.shape[-1]))
+        distances, _ = ExactIndex().fit(bank).query(test.reshape(-1, test.shape[-1]))
         auroc = image_auroc(labels, distances.reshape(len(test), -1).max(1))
         return {"radius": coverage_radius([path], bank), "auroc": auroc}
 
@@ -128,7 +128,7 @@ def shards_part(folder):
 
 def big_part(folder, sizes):
     """Synthetic vectors, as in coreset.py, in shards that are written as they are needed."""
-    from patchcore_helpers import coreset
+    from patchcore_helpers.core import coreset
 
     if shutil.disk_usage(folder).free < 1.2 * max(sizes) * WIDTH * 4:
         sys.exit(f"{folder}: {max(sizes) * WIDTH * 4 / 1e9:.1f} GB are needed; use --big or TMPDIR")

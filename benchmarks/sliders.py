@@ -17,7 +17,7 @@ import pandas as pd
 import report
 from IPython.core.interactiveshell import InteractiveShell
 
-from patchcore_helpers.widgets import Explorer
+from patchcore_helpers.course.controls import Explorer
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = [

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from patchcore_helpers.cli import main
+from patchcore_helpers.app.cli import main
 
 
 def prepare(arguments=None):

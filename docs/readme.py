@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from verify import committed_runs, save_summaries
 
-from patchcore_helpers.files import write_atomically
+from patchcore_helpers.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -24,7 +24,7 @@ RUNS, PICTURES = ROOT / "docs" / "runs", ROOT / "docs" / "pictures"
 # Which figure of a notebook stands for it in the README.
 SHOWN = {
     "01_introduction": ("hits", "anomaly maps on defective solar cells"),
-    "02_feature_unfolding": ("field_of_view", "what one patch vector sees of the image"),
+    "02_feature_unfolding": ("receptive_field", "what one patch vector sees of the image"),
     "03_coreset": ("auroc_against_ratio", "AUROC and coverage against the coreset ratio"),
     "04_exp1_backbone_comparison": ("exp1_backbone_comparison", "four panels on two backbones"),
     "05_exp2_adaptive_coreset": ("01_main_comparison", "AUROC of four ways to choose a coreset"),
@@ -171,9 +171,7 @@ def take(output):
         for table in TABLES.get(name, ()):
             shutil.copy(output / name / f"{table}.csv", RUNS / f"{name}.{table}.csv")
     size = sum(p.stat().st_size for p in Path(sys.prefix).rglob("*") if not p.is_symlink())
-    write_atomically(
-        RUNS / "setup.json", json.dumps({"venv_gb": round(size / 1e9, 1), "results": {}})
-    )
+    atomic_write(RUNS / "setup.json", json.dumps({"venv_gb": round(size / 1e9, 1), "results": {}}))
 
 
 def main():
@@ -185,7 +183,7 @@ def main():
     if args.take:
         take(args.take)
     readme = ROOT / "README.md"
-    write_atomically(readme, fill(readme.read_text("utf-8")))
+    atomic_write(readme, fill(readme.read_text("utf-8")))
 
 
 if __name__ == "__main__":

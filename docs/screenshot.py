@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from patchcore_helpers.errors import CourseError
-from patchcore_helpers.files import write_atomically
+from patchcore_helpers.errors import InputError
+from patchcore_helpers.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "pictures" / "slider.png"
@@ -27,7 +27,7 @@ def take():
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
-        raise CourseError("playwright is not installed: run make setup") from None
+        raise InputError("playwright is not installed: run make setup") from None
     from lab_harness import (
         CHROMIUM_FLAGS,
         Lab,
@@ -40,7 +40,7 @@ def take():
 
     path = find_chromium()
     if path is None:
-        raise CourseError("Chromium not found: install it, e.g. apt-get install chromium")
+        raise InputError("Chromium not found: install it, e.g. apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 880, "height": 1400}, device_scale_factor=1.5)
@@ -67,8 +67,8 @@ def take():
 def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     try:
-        write_atomically(PICTURE, take())
-    except CourseError as error:
+        atomic_write(PICTURE, take())
+    except InputError as error:
         print(f"docs/screenshot.py: {error}", file=sys.stderr)
         return 2
 

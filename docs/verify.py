@@ -24,9 +24,7 @@ from pathlib import Path
 
 import nbformat
 
-from patchcore_helpers.errors import CourseError
-from patchcore_helpers.files import sha256, write_atomically
-from patchcore_helpers.runner import (
+from patchcore_helpers.course.runner import (
     declared_parameters,
     find_notebooks,
     label,
@@ -34,6 +32,8 @@ from patchcore_helpers.runner import (
     read_summary,
     tags,
 )
+from patchcore_helpers.errors import InputError
+from patchcore_helpers.files import atomic_write, sha256
 
 # In this order; sections and interactive parts may alternate once a first section stands.
 SKELETON = {
@@ -111,10 +111,10 @@ def save_summaries(output, runs):
         if summary and (summary["status"], summary["profile"]) == ("passed", "default"):
             chosen[summary["notebook"]] = {key: summary[key] for key in COMMITTED}
     if not chosen:
-        raise CourseError(f"{output}: holds no run at the default profile; `patchcore-course run`")
+        raise InputError(f"{output}: holds no run at the default profile; `patchcore-course run`")
     runs.mkdir(parents=True, exist_ok=True)
     for name, summary in chosen.items():
-        write_atomically(runs / f"{name}.json", json.dumps(summary, indent=1) + "\n")
+        atomic_write(runs / f"{name}.json", json.dumps(summary, indent=1) + "\n")
     return list(chosen)
 
 
@@ -327,9 +327,9 @@ def verify(path, runs, fix=False):
         nbformat.validate(nbformat.from_dict(notebook))
     except nbformat.ValidationError as error:
         line = str(error).partition("\n")[0]
-        raise CourseError(f"{path}: not a notebook ({line}); save it anew in JupyterLab") from None
+        raise InputError(f"{path}: not a notebook ({line}); save it anew in JupyterLab") from None
     if fix and notebook != before:
-        write_atomically(path, nbformat.writes(nbformat.from_dict(notebook)) + "\n")
+        atomic_write(path, nbformat.writes(nbformat.from_dict(notebook)) + "\n")
     left = check(notebook, path, runs)
     return (mended, left) if fix else ([], [f"{line} (--fix mends it)" for line in mended] + left)
 
@@ -353,7 +353,7 @@ def main(arguments=None):
             n_left += len(left)
             for line in [*(f"mended: {each}" for each in mended), *left]:
                 print(f"{path.stem}: {line}")
-    except CourseError as error:
+    except InputError as error:
         print(f"verify: error: {error}", file=sys.stderr)
         return 2
     print(f"{len(paths)} notebooks checked, {n_left or 'nothing'} to mend")

@@ -2,12 +2,17 @@
 
 import importlib
 
+# Where each public name lives; modules are loaded when a name is first used.
 _HOMES = {
-    "Category": "datasets",
-    "CourseError": "errors",
-    "PatchCore": "patchcore",
-    "Sample": "datasets",
-    "load_category": "datasets",
+    "Autoencoder": "core.autoencoder",
+    "Category": "data.category",
+    "InputError": "errors",
+    "MemoryBank": "core.bank",
+    "PatchCore": "core.patchcore",
+    "Sample": "data.category",
+    "StripPatchCore": "core.strips",
+    "k_center_greedy": "core.coreset",
+    "load_category": "data.catalog",
 }
 __all__ = list(_HOMES)
 

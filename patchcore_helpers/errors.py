@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 
-class CourseError(ValueError):
+class InputError(ValueError):
     """Bad input, said in one line that names the file or parameter and the mend.
 
     The command `patchcore-course` prints the message on standard error and ends with status 2.
@@ -21,8 +21,8 @@ def one_line(text):
 
 
 @contextmanager
-def writing(path, mend):
-    """Turn what cannot be written in this block into a `CourseError` that names the path.
+def translate_os_errors(path, mend):
+    """Turn what cannot be written in this block into a `InputError` that names the path.
 
     Parameters
     ----------
@@ -35,4 +35,4 @@ def writing(path, mend):
     except BrokenPipeError:  # not a file: a reader, such as head, has seen enough
         raise
     except OSError as error:
-        raise CourseError(f"{path}: cannot be written ({error.strerror}); {mend}") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}); {mend}") from None

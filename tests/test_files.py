@@ -7,8 +7,8 @@ import sys
 import psutil
 import pytest
 
-from patchcore_helpers.errors import CourseError
-from patchcore_helpers.files import MANIFEST, part_of, whole_folder, write_atomically
+from patchcore_helpers.errors import InputError
+from patchcore_helpers.files import MANIFEST, atomic_directory, atomic_write, temporary_sibling
 
 KILLED = """
 import os, signal, sys
@@ -17,12 +17,12 @@ from patchcore_helpers import files
 path, moment = Path(sys.argv[1]), sys.argv[2]
 if moment == "file":
     files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    files.write_atomically(path, "new")
+    files.atomic_write(path, "new")
 replace = os.replace
 def between(source, target):
     replace(source, target)
     os.kill(os.getpid(), signal.SIGKILL)
-with files.whole_folder(path) as folder:
+with files.atomic_directory(path) as folder:
     (folder / "a.txt").write_text("new")
     if moment == "writing":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -36,7 +36,7 @@ def killed(path, moment):
 
 
 def make(path, text):
-    with whole_folder(path) as folder:
+    with atomic_directory(path) as folder:
         (folder / "a.txt").write_text(text)
 
 
@@ -45,7 +45,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
     path.write_text("old")
     killed(path, "file")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 2
-    write_atomically(path, "newer")
+    atomic_write(path, "newer")
     assert path.read_text() == "newer" and list(tmp_path.iterdir()) == [path]
 
 
@@ -55,7 +55,7 @@ def test_a_folder_outlives_a_kill(moment, tmp_path):
     make(path, "old")
     killed(path, moment)
     assert path.exists() == (moment == "writing")
-    with pytest.raises(ZeroDivisionError), whole_folder(path):
+    with pytest.raises(ZeroDivisionError), atomic_directory(path):
         assert (path / "a.txt").read_text() == "old"  # back, before the work begins
         1 / 0  # noqa: B018
     assert os.listdir(tmp_path) == ["report"] and (path / "a.txt").read_text() == "old"
@@ -65,7 +65,7 @@ def test_a_folder_outlives_a_kill(moment, tmp_path):
 
 def test_what_others_are_writing_stays(tmp_path):
     path = tmp_path / "a.txt"
-    own = part_of(path)
+    own = temporary_sibling(path)
     ours = own.name.rpartition("-")[0]  # this process is alive
     dead = next(n for n in range(2**20, 2**22) if not psutil.pid_exists(n))
     keep = [own, tmp_path / ".a.txt.other-machine-1-0.part", tmp_path / f".b.txt{ours[6:]}-0.part"]
@@ -73,13 +73,13 @@ def test_what_others_are_writing_stays(tmp_path):
         each.touch()
     left = own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{dead}-"))
     left.touch()
-    assert part_of(path) != own and not left.exists()
+    assert temporary_sibling(path) != own and not left.exists()
     assert all(each.exists() for each in keep)
 
 
 def test_a_folder_made_here_keeps_foreign_files(tmp_path):
     make(tmp_path / "report", "old")
     (tmp_path / "report/mine.txt").touch()
-    with pytest.raises(CourseError, match=r"report: holds 'mine\.txt', which this command"):
+    with pytest.raises(InputError, match=r"report: holds 'mine\.txt', which this command"):
         make(tmp_path / "report", "new")
     assert {p.name for p in (tmp_path / "report").iterdir()} == {"a.txt", "mine.txt", MANIFEST}

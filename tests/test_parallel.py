@@ -15,19 +15,20 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from helpers.miniatures import make_mvtec
 from joblib.externals.loky import get_reusable_executor
-from miniatures import make_mvtec
 from test_exp1 import comparable
 
-from patchcore_helpers import CourseError, parallel, runner
-from patchcore_helpers.backbones import load_backbone
-from patchcore_helpers.cache import FeatureCache
-from patchcore_helpers.cli import main
+from patchcore_helpers import InputError, parallel
+from patchcore_helpers.app.cli import main
+from patchcore_helpers.core.backbones import load_backbone
+from patchcore_helpers.core.extractor import Extractor
+from patchcore_helpers.core.feature_cache import FeatureCache
+from patchcore_helpers.core.sharded import composable_k_center, coverage_radius, write_shards
+from patchcore_helpers.course import runner
 from patchcore_helpers.experiments import exp2
 from patchcore_helpers.experiments.grid import Grid
-from patchcore_helpers.features import Extractor
 from patchcore_helpers.parallel import connect, in_parallel
-from patchcore_helpers.sharded import composable_k_center, coverage_radius, write_shards
 
 # Of a module of its own, which the workers import: says who does what, and stays to be killed.
 FRAIL = """
@@ -196,7 +197,7 @@ def test_coreset_and_shards_are_the_same_anywhere(cluster, tmp_path, photos, mon
         files = [np.load(path, mmap_mode="r") for path in sorted(Path(name).iterdir())]
         np.testing.assert_allclose(np.concatenate(files), whole, rtol=1e-5, atol=1e-6)
     assert len(cache.files()) == 2 * 4 and not any(".part" in f.name for f in cache.files())
-    with pytest.raises(CourseError, match=r"shards\[1\]: .*columns, but shards\[0\]: 384"):
+    with pytest.raises(InputError, match=r"shards\[1\]: .*columns, but shards\[0\]: 384"):
         composable_k_center([shards[0], np.eye(3)], 2, scheduler=cluster.address)
 
 
@@ -210,7 +211,7 @@ def test_calls_run_in_the_folder_of_the_client_and_on_one_thread(cluster, tmp_pa
 
 def test_workers_that_are_not_fit(cluster, monkeypatch):
     def refused(match):
-        with pytest.raises(CourseError, match=match) as caught:
+        with pytest.raises(InputError, match=match) as caught:
             list(in_parallel(abs, [(-1,)], scheduler=cluster.address))
         assert "\n" not in str(caught.value)
 
@@ -220,7 +221,7 @@ def test_workers_that_are_not_fit(cluster, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "getcwd", lambda: "/nowhere/to be found")
         refused("no folder /nowhere/to be found; share this machine's disk")
-    with pytest.raises(CourseError, match=r"scheduler='tcp.*: TypeError: bad operand .* again"):
+    with pytest.raises(InputError, match=r"scheduler='tcp.*: TypeError: bad operand .* again"):
         list(in_parallel(abs, [("text",)], scheduler=cluster.address))
     assert list(in_parallel(abs, [(-1,)], scheduler=cluster.address)) == [(0, 1)]
 
@@ -229,7 +230,7 @@ def test_scheduler_without_workers_and_a_lost_one(frail, tmp_path, monkeypatch):
     cluster = Cluster(tmp_path)
     try:
         monkeypatch.setattr(parallel, "CONNECT", 2)
-        with pytest.raises(CourseError, match=r"has no workers; start some with: dask worker tcp"):
+        with pytest.raises(InputError, match=r"has no workers; start some with: dask worker tcp"):
             list(in_parallel(abs, [(-1,)], scheduler=cluster.address))
         cluster.add(1)
         monkeypatch.setattr(parallel, "CONNECT", 30)
@@ -237,7 +238,7 @@ def test_scheduler_without_workers_and_a_lost_one(frail, tmp_path, monkeypatch):
         results = in_parallel(frail.number, calls, scheduler=cluster.address)
         assert next(results)[0] == 0
         cluster.scheduler.kill()
-        with pytest.raises(CourseError, match=r"scheduler='tcp.* run it again") as caught:
+        with pytest.raises(InputError, match=r"scheduler='tcp.* run it again") as caught:
             next(results)
         assert "\n" not in str(caught.value)
     finally:
@@ -250,7 +251,7 @@ def test_scheduler_without_workers_and_a_lost_one(frail, tmp_path, monkeypatch):
                 "http://a:1", "tcp://a b:1", "tcp://a:1\n", 8786],
 )  # fmt: skip
 def test_a_malformed_address(address):
-    with pytest.raises(CourseError, match=r"scheduler=.*: give an address like tcp://") as caught:
+    with pytest.raises(InputError, match=r"scheduler=.*: give an address like tcp://") as caught:
         connect(address)
     assert "\n" not in str(caught.value)
 
@@ -261,14 +262,14 @@ def test_nobody_answers_there(monkeypatch):
         taken = silent.getsockname()[1]
         for port in (1, taken, 99999):
             start = time.monotonic()
-            with pytest.raises(CourseError, match=r"no answer \(.*start it with: dask scheduler$"):
+            with pytest.raises(InputError, match=r"no answer \(.*start it with: dask scheduler$"):
                 connect(f"tcp://127.0.0.1:{port}")
             assert time.monotonic() - start < 10
 
 
 def test_without_dask(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(CourseError, match=r"pip install 'patchcore-helpers\[scale\]'$"):
+    with pytest.raises(InputError, match=r"pip install 'patchcore-helpers\[scale\]'$"):
         list(in_parallel(abs, [(-1,)], scheduler="tcp://127.0.0.1:1"))
     assert list(in_parallel(abs, [(-1,)])) == [(0, 1)]
 
@@ -280,7 +281,7 @@ def suicide(number):
 
 
 def test_processes_killed_twice_are_given_up():
-    with pytest.raises(CourseError, match=r"n_jobs=2: processes were killed twice .* goes on"):
+    with pytest.raises(InputError, match=r"n_jobs=2: processes were killed twice .* goes on"):
         list(in_parallel(suicide, [(0,), (1,), (2,)], n_jobs=2))
     assert sorted(in_parallel(abs, [(-1,), (-2,)], n_jobs=2)) == [(0, 1), (1, 2)]
 

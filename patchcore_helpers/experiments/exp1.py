@@ -4,16 +4,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .. import plots
-from ..backbones import find_recipe, hub_file
-from ..datasets import load_category
-from ..errors import CourseError
-from ..evaluation import evaluate, median_seconds
-from ..metrics import Interval, auroc_interval, image_auroc, mean_interval
-from ..patchcore import PatchCore, image_scores
-from . import verdict
-from .grid import Skipped
-from .verdict import gather, paired, ran
+from patchcore_helpers.core.backbones import find_spec, hub_file
+from patchcore_helpers.core.evaluation import evaluate, median_seconds
+from patchcore_helpers.core.metrics import Interval, auroc_interval, image_auroc, mean_interval
+from patchcore_helpers.core.patchcore import PatchCore, image_scores
+from patchcore_helpers.course import plots
+from patchcore_helpers.data.catalog import load_category
+from patchcore_helpers.errors import InputError
+from patchcore_helpers.experiments import verdict
+from patchcore_helpers.experiments.grid import Skipped
+from patchcore_helpers.experiments.verdict import gather, paired, ran
 
 COLUMNS = [
     *("backbone", "dataset", "category", "auroc", "memory_mb", "inference_time_ms"),
@@ -58,11 +58,11 @@ def make_tasks(backbones, categories, seeds, **settings):
 
 def require_weights(backbone):
     """Skip a task whose weights are not on this machine; nothing is downloaded in a grid."""
-    recipe = find_recipe(backbone)
+    recipe = find_spec(backbone)
     try:
         if not recipe.package:
             hub_file(backbone, recipe, download=False)
-    except CourseError:
+    except InputError:
         raise Skipped(
             f"the weights are not here; run: patchcore-course fetch-weights {backbone}"
         ) from None
@@ -83,7 +83,7 @@ def run_task(backbone, dataset, category, seed, data_dir="data", max_train=0, ma
     network = model.extractor_.backbone
     model.extractor_.cache = None  # what is timed starts from the picture
     timed = images.test[:TIMED_IMAGES]
-    seconds = [median_seconds(model.inspect, [sample], repeats=1) for sample in timed]
+    seconds = [median_seconds(model.detect, [sample], repeats=1) for sample in timed]
     common = {name: results[name] for name in MEASURED}
     common |= {"memory_mb": model.memory_bank_.nbytes / 1e6, "weights": network.source}
     common["inference_time_ms"] = 1000 * float(np.median(seconds))
@@ -177,8 +177,8 @@ def claims_table(scores, backbones):
     return pd.DataFrame(rows, columns=columns)
 
 
-def colours(backbones):
-    """One colour per backbone, the same in all figures."""
+def colors(backbones):
+    """One color per backbone, the same in all figures."""
     cycle = [plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.ORANGE, plots.SKY]
     return {name: cycle[i % len(cycle)] for i, name in enumerate(backbones)}
 
@@ -216,7 +216,7 @@ def figure(outcomes, backbones, in_domain, cross_domain, kind, names=("in-domain
     names : pair of str
         What the two groups are called.
     """
-    scores, paint = aurocs(outcomes, kind), colours(backbones)
+    scores, paint = aurocs(outcomes, kind), colors(backbones)
     means = domain_means(scores, in_domain, cross_domain)
     panels, axes = plt.subplots(2, 2, figsize=(11, 7.4), layout="constrained")
     for ax, column, name in zip(axes[0], means.columns, names, strict=False):
@@ -277,9 +277,9 @@ def cost_figure(cost, backbones):
     cost : DataFrame
         Index: backbone. Columns auroc, inference_time_ms, memory_mb.
     backbones : list of str
-        In the order that gave them their colours.
+        In the order that gave them their colors.
     """
-    paint = colours(backbones)
+    paint = colors(backbones)
     panels, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
     labels = ("time per image (ms)", "memory bank (MB)")
     for ax, column, label in zip(axes, ("inference_time_ms", "memory_mb"), labels, strict=True):
@@ -303,9 +303,9 @@ def pair_figure(outcomes, one, other, category, kind):
         return panels
     labels, first = pair[0], [values[0] for values in pair[1:]]
     ranks = [values.argsort().argsort() for values in first]
-    for label, name, colour in ((0, "normal", plots.NORMAL), (1, "defective", plots.DEFECT)):
+    for label, name, color in ((0, "normal", plots.NORMAL), (1, "defective", plots.DEFECT)):
         x, y = (rank[labels == label] for rank in ranks)
-        ax.scatter(x, y, s=22, color=colour, alpha=0.7, label=name)
+        ax.scatter(x, y, s=22, color=color, alpha=0.7, label=name)
     ax.plot([0, len(labels)], [0, len(labels)], color="0.7", lw=1)
     aurocs = [image_auroc(labels, values) for values in first]
     ax.set_title(f"{category}: AUROC {aurocs[0]:.3f} and {aurocs[1]:.3f}")

@@ -8,23 +8,23 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from .. import plots
-from ..backbones import load_backbone
-from ..cache import FeatureCache
-from ..coreset import (
+from patchcore_helpers.core.backbones import load_backbone
+from patchcore_helpers.core.coreset import (
     k_center_greedy,
     nested_min_distances,
     random_coreset,
     variance_weighted_k_center,
     variance_weights,
 )
-from ..datasets import load_category
-from ..features import Extractor
-from ..metrics import auroc_interval, image_auroc, mean_interval
-from ..neighbours import ExactSearch
-from . import verdict
-from .exp1 import require_weights
-from .verdict import gather, paired
+from patchcore_helpers.core.extractor import Extractor
+from patchcore_helpers.core.feature_cache import FeatureCache
+from patchcore_helpers.core.metrics import auroc_interval, image_auroc, mean_interval
+from patchcore_helpers.core.neighbors import ExactIndex
+from patchcore_helpers.course import plots
+from patchcore_helpers.data.catalog import load_category
+from patchcore_helpers.experiments import verdict
+from patchcore_helpers.experiments.exp1 import require_weights
+from patchcore_helpers.experiments.verdict import gather, paired
 
 BY_SEED = [
     *("category", "method", "compression_ratio", "auroc", "memory_reduction"),
@@ -48,11 +48,11 @@ METHODS = {
     "v1_random": _of_rows(random_coreset),
     "k_center": _of_rows(k_center_greedy),
     "v2_variance": variance_weighted_k_center,
-    "v2_neighbourhood": partial(variance_weighted_k_center, variance="neighbourhood"),
+    "v2_neighborhood": partial(variance_weighted_k_center, variance="neighborhood"),
     "v2_literal": partial(variance_weighted_k_center, variance="dimensions"),
 }
 PAINTS = plots.ORANGE, plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE
-COLOURS = dict(zip(METHODS, PAINTS, strict=True))
+COLORS = dict(zip(METHODS, PAINTS, strict=True))
 
 
 def make_tasks(categories, seeds, **settings):
@@ -122,7 +122,7 @@ def usefulness(weights, bank, test):
     float or None
         None if all weights, or all counts, are equal.
     """
-    distances, nearest = ExactSearch().fit(bank).query(flat(test))
+    distances, nearest = ExactIndex().fit(bank).query(flat(test))
     worst = distances.reshape(len(test), -1).argmax(1)
     deciding = nearest.reshape(len(test), -1)[np.arange(len(test)), worst]
     counts = np.bincount(deciding, minlength=len(bank))
@@ -200,7 +200,7 @@ def main_figure(outcomes):
         shift = 1.03 ** (place - 1.5)  # side by side, so that no interval hides another
         x, y = found.index * shift, [i.estimate for i in found]
         bars = [[i.estimate - i.low for i in found], [min(1, i.high) - i.estimate for i in found]]
-        ax.errorbar(x, y, bars, marker="o", capsize=3, color=COLOURS[method], label=method)
+        ax.errorbar(x, y, bars, marker="o", capsize=3, color=COLORS[method], label=method)
     ax.set(xscale="log", xlabel="compression ratio: share of patches kept")
     ax.set(ylabel="image AUROC\n(mean over categories)")
     ax.set_xticks(found.index, [f"{ratio:.1%}" for ratio in found.index])
@@ -216,7 +216,7 @@ def category_figure(outcomes):
         1, len(ratios), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained"
     )
     for ax, (ratio, some) in zip(axes[0], ratios, strict=True):
-        plots.bars_from_chance(ax, some, "method", COLOURS)
+        plots.bars_from_chance(ax, some, "method", COLORS)
         ax.axvline(0.5, color="0.6", lw=1)
         ax.set(title=f"{ratio:.1%} kept", xlabel="image AUROC", xlim=(None, 1.01))
     axes[0][0].invert_yaxis()
@@ -246,7 +246,7 @@ def improvement_figure(comparison, outcomes, one, other):
     ax.set_yticks(y, single["name"])
     ax.invert_yaxis()
     ax.set(xlabel=f"{one} over {other}: change of image AUROC (%)")
-    ax.set_title("green: better, red: worse, grey: no difference shown", fontsize=10)
+    ax.set_title("green: better, red: worse, gray: no difference shown", fontsize=10)
     return figure
 
 

@@ -13,12 +13,12 @@ import pandas as pd
 from matplotlib.colors import LogNorm
 from threadpoolctl import threadpool_limits
 
-from .. import plots
-from ..coreset import k_center_greedy
-from ..evaluation import median_seconds
-from ..metrics import auroc_interval, image_auroc
-from ..neighbours import SearchRefused, make_search
-from .exp2 import flat, load_patches, make_tasks  # noqa: F401
+from patchcore_helpers.core.coreset import k_center_greedy
+from patchcore_helpers.core.evaluation import median_seconds
+from patchcore_helpers.core.metrics import auroc_interval, image_auroc
+from patchcore_helpers.core.neighbors import IndexRefused, make_index
+from patchcore_helpers.course import plots
+from patchcore_helpers.experiments.exp2 import flat, load_patches, make_tasks  # noqa: F401
 
 COLUMNS = [
     *("category", "search_method", "pq_bits", "nprobe", "image_auroc", "memory_mb"),
@@ -33,7 +33,7 @@ CLAIMS = {
     "accuracy loss (%)": ("below 5 %", "accuracy_loss_percent"),
 }
 MARKERS = {"ivf_pq": "o", "ivf_pq_fast": "s", "ivf_sq8": "D", "ivf_pq_refined": "^", "hnsw": "v"}
-BITS_COLOURS = {4: plots.BLUE, 8: plots.VERMILION, 16: plots.GREEN}
+BITS_COLORS = {4: plots.BLUE, 8: plots.VERMILION, 16: plots.GREEN}
 log = logging.getLogger(__name__)
 
 
@@ -56,7 +56,7 @@ def log_to(folder, timestamp):
 
 
 def sweep(bits, nprobes, n_clusters, m):
-    """The searches of the experiment: settings as `make_search` takes them, and their nprobes."""
+    """The searches of the experiment: settings as `make_index` takes them, and their nprobes."""
     lists = {"n_clusters": n_clusters}
     yield {"kind": "flat"}, [None]
     for b in bits:
@@ -100,8 +100,8 @@ def run_task(category, seed, bits=(4, 8, 16), nprobes=(1, 4, 8, 16), n_clusters=
     images, test, bank = load_bank(
         category, data_dir, backbone, image_size, bank_ratio, max_train, max_test, use_cache, seed
     )
-    slow = timed(make_search("sklearn").fit(bank), test[0], n_threads, repeats=3)
-    exact, nearest = score(make_search("flat").fit(bank), test)
+    slow = timed(make_index("sklearn").fit(bank), test[0], n_threads, repeats=3)
+    exact, nearest = score(make_index("flat").fit(bank), test)
     auroc = image_auroc(images.labels, exact)
     common = {"bank_size": len(bank), "n_test": len(test), "m": None, "n_clusters": None}
     known = {"search_method": "sklearn", "image_auroc": auroc, "recall_at_1": 1.0, **common}
@@ -111,8 +111,8 @@ def run_task(category, seed, bits=(4, 8, 16), nprobes=(1, 4, 8, 16), n_clusters=
         named |= {key: settings.get(key) for key in ("m", "n_clusters")}
         start = time.perf_counter()
         try:
-            search = make_search(settings, seed).fit(bank)
-        except SearchRefused as error:
+            search = make_index(settings, seed).fit(bank)
+        except IndexRefused as error:
             reason = f"skipped: {error}"
             rows += [named | {"nprobe": p, "status": reason} for p in probes]
             log.info("%s, %s: %s", category, settings["kind"], reason)
@@ -258,7 +258,7 @@ def comprehensive_figure(rows):
         (axes[1, 1], "accuracy_loss_percent", "loss of image AUROC (%)"),
     ):
         for bits, some in pq.groupby("pq_bits"):
-            ax.plot(some["nprobe"], some[column], "o-", color=BITS_COLOURS.get(int(bits)),
+            ax.plot(some["nprobe"], some[column], "o-", color=BITS_COLORS.get(int(bits)),
                     label=f"{bits:.0f} bits")  # fmt: skip
         ax.set_xscale("log", base=2)
         ax.set(xlabel="nprobe: clusters visited", ylabel=text)
@@ -308,8 +308,8 @@ def _heat_map(ax, values, text, figure):
 
 def _scatter(ax, table, rows):
     for kind, some in table.groupby("search_method", sort=False):
-        colours = [BITS_COLOURS.get(b, plots.PURPLE) for b in some["pq_bits"].fillna(0).astype(int)]
-        ax.scatter(some["speedup"], some["image_auroc"], s=45, c=colours, marker=MARKERS[kind],
+        colors = [BITS_COLORS.get(b, plots.PURPLE) for b in some["pq_bits"].fillna(0).astype(int)]
+        ax.scatter(some["speedup"], some["image_auroc"], s=45, c=colors, marker=MARKERS[kind],
                    edgecolor="white", lw=0.5, label=kind)  # fmt: skip
     exact = rows.loc[rows["search_method"] == "sklearn", "image_auroc"].mean()
     ax.axhline(exact, color=plots.BLACK, ls="--", lw=1.2)
@@ -318,7 +318,7 @@ def _scatter(ax, table, rows):
 
 
 def category_figure(rows):
-    """Speed-up against AUROC, a panel per category, coloured by bits; exact search dashed."""
+    """Speed-up against AUROC, a panel per category, colored by bits; exact search dashed."""
     categories = rows.groupby("category", sort=False)
     height = -(-len(categories) // 3)
     figure, axes = plt.subplots(height, 3, figsize=(11, 3.4 * height + 0.6), squeeze=False)
@@ -333,14 +333,14 @@ def category_figure(rows):
 
 def _legend():
     shapes = [plt.Line2D([], [], marker=m, ls="", color="0.4", label=k) for k, m in MARKERS.items()]
-    paints = {f"{bits} bits": colour for bits, colour in BITS_COLOURS.items()}
-    for name, colour in (paints | {"other": plots.PURPLE}).items():
-        shapes.append(plt.Line2D([], [], marker="o", ls="", color=colour, label=name))
+    paints = {f"{bits} bits": color for bits, color in BITS_COLORS.items()}
+    for name, color in (paints | {"other": plots.PURPLE}).items():
+        shapes.append(plt.Line2D([], [], marker="o", ls="", color=color, label=name))
     return [*shapes, plt.Line2D([], [], color=plots.BLACK, ls="--", lw=1.2, label="exact search")]
 
 
 def pareto_figure(table):
-    """Bytes against time of every index, the AUROC in colour; the front is ringed and joined."""
+    """Bytes against time of every index, the AUROC in color; the front is ringed and joined."""
     figure, ax = plt.subplots(figsize=(9, 4.2))
     drawn = ax.scatter(table["memory_mb"], table["search_time_ms"], c=table["difference"], s=60,
                        cmap="viridis", zorder=3)  # fmt: skip
@@ -349,7 +349,7 @@ def pareto_figure(table):
                edgecolor=plots.DEFECT, lw=1.5, zorder=2, label="on the front")  # fmt: skip
     plots.log_scale(ax.xaxis)
     plots.log_scale(ax.yaxis)
-    ax.set(xlabel="serialised index (MB)", ylabel="search per image (ms)")
+    ax.set(xlabel="serialized index (MB)", ylabel="search per image (ms)")
     ax.legend()
     figure.colorbar(drawn, label="image AUROC minus exact")
     return figure
@@ -401,11 +401,11 @@ def build_ladder(bank, labels, test, seed, n_clusters, nprobes, n_threads):
         for m in (8, 20)
     } | {"ivf_sq8": {"kind": "ivf_sq8", **lists}, "hnsw": {"kind": "hnsw"}}
     built, facts = {}, {}
-    exact, nearest = score(make_search("flat").fit(bank), test)
+    exact, nearest = score(make_index("flat").fit(bank), test)
     for name, settings in kinds.items():
         try:
-            built[name] = search = make_search(settings, seed).fit(bank)
-        except SearchRefused:  # a small bank has fewer choices
+            built[name] = search = make_index(settings, seed).fit(bank)
+        except IndexRefused:  # a small bank has fewer choices
             continue
         row = None
         for nprobe in nprobes:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..errors import CourseError, writing
-from ..files import sha256, write_atomically
-from ..parallel import code_hash as _code
-from ..parallel import in_parallel
+from patchcore_helpers.errors import InputError, translate_os_errors
+from patchcore_helpers.files import atomic_write, sha256
+from patchcore_helpers.parallel import code_hash as _code
+from patchcore_helpers.parallel import in_parallel
 
 
-class Skipped(CourseError):
+class Skipped(InputError):
     """A task that cannot run here, and why; it becomes a row without numbers."""
 
 
@@ -50,7 +50,7 @@ def _attempt(work, task):
     except Exception as error:
         what = "skipped" if isinstance(error, Skipped) else "failed"
         reason = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, CourseError):
+        if not isinstance(error, InputError):
             reason = f"{type(error).__name__}: {reason}"
         return Outcome(task, [{**task, "status": f"{what}: {reason}"}], finished=False)
 
@@ -124,11 +124,11 @@ class Grid:
 
         Raises
         ------
-        CourseError
+        InputError
             If the folder cannot be written, if the cluster is of no use, or if workers are lost
             again and again; a second run goes on from there.
         """
-        with writing(self.folder, "choose another folder"):
+        with translate_os_errors(self.folder, "choose another folder"):
             (self.folder / "rows").mkdir(parents=True, exist_ok=True)
             kept = {place: self._kept(task) for place, task in enumerate(tasks)}
             done = {place: outcome for place, outcome in kept.items() if outcome}
@@ -142,14 +142,14 @@ class Grid:
                 for number, outcome in results:
                     done[todo[number]] = outcome
                     content = json.dumps(vars(outcome), default=lambda array: array.tolist())
-                    write_atomically(self._path(outcome.task), content)
+                    atomic_write(self._path(outcome.task), content)
                     self._write(done)
                     bar.update()
         return [done[place] for place in range(len(tasks))]
 
     def _write(self, done):
         rows = [row for place in sorted(done) for row in done[place].rows]
-        write_atomically(self.folder / f"{self.name}.csv", to_csv(rows, self.columns))
+        atomic_write(self.folder / f"{self.name}.csv", to_csv(rows, self.columns))
 
 
 def table(outcomes, columns):
@@ -157,11 +157,11 @@ def table(outcomes, columns):
 
     Raises
     ------
-    CourseError
+    InputError
         If not a single row holds a result.
     """
     rows = [row for outcome in outcomes for row in outcome.rows]
     if not any(row["status"] == "ok" for row in rows):
         why = f"the first: {rows[0]['status']}" if rows else "there was no task"
-        raise CourseError(f"no task of the experiment gave a result; {why}")
+        raise InputError(f"no task of the experiment gave a result; {why}")
     return pd.DataFrame(rows).reindex(columns=columns)

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from ..errors import CourseError
-from ..metrics import auroc_interval, mean_interval
+from patchcore_helpers.core.metrics import auroc_interval, mean_interval
+from patchcore_helpers.errors import InputError
 
 
 def gather(outcomes, kind, **task):
@@ -66,10 +66,10 @@ def compare(pairs, groups=None, confidence=0.95):
     -------
     DataFrame
         Columns kind ("case", "category" or "all"), name, difference, low, high, verdict,
-        smallest_seen (the true difference that would have been seen four times out of five).
+        minimum_detectable_difference (the true difference that would have been seen four times out of five).
     """
     if not pairs:
-        raise CourseError("nothing to compare: nowhere did both run")
+        raise InputError("nothing to compare: nowhere did both run")
     kinds = {"case": pairs, "category": groups} if groups else {"category": pairs}
     found = [(k, name, auroc_interval(*p)) for k, some in kinds.items() for name, p in some.items()]
     found.append(("all", "all", mean_interval([i for k, _, i in found if k == "category"])))
@@ -77,8 +77,16 @@ def compare(pairs, groups=None, confidence=0.95):
     rows = []
     for kind, name, interval in found:
         wide = interval.at(each)
-        rows.append((kind, name, *wide[:3], wide.verdict, wide.smallest_seen(each)))
-    columns = ["kind", "name", "difference", "low", "high", "verdict", "smallest_seen"]
+        rows.append((kind, name, *wide[:3], wide.verdict, wide.minimum_detectable_difference(each)))
+    columns = [
+        "kind",
+        "name",
+        "difference",
+        "low",
+        "high",
+        "verdict",
+        "minimum_detectable_difference",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from lab_harness import PICTURES, Lab
+from helpers.lab_harness import PICTURES, Lab
 
 
 def pytest_collection_modifyitems(items):

@@ -5,7 +5,7 @@ import time
 import nbformat
 import numpy as np
 import pytest
-from lab_harness import (
+from helpers.lab_harness import (
     IDLE,
     ask,
     explorer,
@@ -51,7 +51,7 @@ COUNT_BARE_FRAMES = """() => {
 
 @pytest.fixture
 def tiny(page, lab):
-    """A page that shows a notebook with one slider labelled `height`."""
+    """A page that shows a notebook with one slider labeled `height`."""
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 import pytest
-from lab_harness import (
+from helpers.lab_harness import (
     CONTROLS,
     NOTEBOOKS,
     PICTURES,
@@ -27,12 +27,12 @@ print(sum("disabled" in each.trait_names() for each in widget._instances.values(
 TROUBLE = "[data-mime-type*='error'], [data-mime-type*='stderr'], .jp-OutputArea [role=alert]"
 # Text in what the course shows, with the ratio of its contrast (WCAG 2.1) where it is below 4.5.
 FAINT = """() => {
-    const read = colour => (colour.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    const read = color => (color.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
     const over = ([r, g, b, a = 1], under) => [r, g, b].map((v, i) => a * v + (1 - a) * under[i]);
     const behind = node => {
         if (!node) return [255, 255, 255];
-        const colour = read(getComputedStyle(node).backgroundColor);
-        return (colour[3] ?? 1) === 1 ? colour : over(colour, behind(node.parentElement));
+        const color = read(getComputedStyle(node).backgroundColor);
+        return (color[3] ?? 1) === 1 ? color : over(color, behind(node.parentElement));
     };
     const light = rgb => {
         const [r, g, b] = rgb.map(v => v / 255).map(
@@ -159,7 +159,7 @@ BAD = [
     axes.axhline(level)
     return figure""",
     'widgets.explore(draw, alt=" ", level=(0, 10))',
-    """HTML('<p style="color: #777; background: #888">grey on grey</p>')""",
+    """HTML('<p style="color: #777; background: #888">gray on gray</p>')""",
 ]
 
 
@@ -175,7 +175,7 @@ def test_the_checks_see_what_is_wrong(lab, page):
     open_and_run(page, lab, "bad.ipynb")
     assert no_alternative_text(page) == (1, 1)
     assert page.evaluate(SEE_THROUGH) == [" "]
-    assert any("grey on grey" in words for words in page.evaluate(FAINT))
+    assert any("gray on gray" in words for words in page.evaluate(FAINT))
     assert tab_through(page)[0] > 20
     page.locator(CONTROLS).evaluate("control => { control.tabIndex = -1; }")
     assert tab_through(page) == [None]

@@ -1,0 +1,1 @@
+"""The command `patchcore-course` and the reports that it writes."""

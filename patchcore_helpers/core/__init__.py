@@ -1,0 +1,1 @@
+"""The method: frozen backbone, patches, coreset, memory bank, detectors, metrics."""

@@ -1,0 +1,125 @@
+"""What a notebook leaves behind: figures, tables and the numbers that its prose may quote."""
+
+import base64
+import html
+import io
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+from IPython.display import display
+
+from patchcore_helpers.errors import InputError, translate_os_errors
+from patchcore_helpers.files import atomic_write
+from patchcore_helpers.process import peak_rss_mb
+
+
+class Lesson:
+    """Shows the figures and tables of a notebook, and keeps them with its numbers.
+
+    Parameters
+    ----------
+    name : str
+        The notebook's file name without `.ipynb`.
+    output_dir : str
+        Folder for `figures/*.png`, `*.csv`, `*.txt` and `results.json`; made if missing.
+        The empty string shows everything and writes nothing.
+
+    Examples
+    --------
+    >>> lesson = Lesson("01_introduction", output_dir="")
+    >>> lesson.record(image_auroc=0.97, bank_size=512)
+    >>> lesson.results
+    {'image_auroc': 0.97, 'bank_size': 512}
+    >>> lesson.record(image_auroc=float("nan"))
+    Traceback (most recent call last):
+    patchcore_helpers.errors.InputError: lesson.record(image_auroc=nan): not a finite number; \
+record None where there is no value
+    """
+
+    def __init__(self, name, output_dir=""):
+        self.name = name
+        self.folder = Path(output_dir) if output_dir else None
+        self.results = {}
+        self._start = time.monotonic()
+
+    def figure(self, figure, name, alt):
+        """Show a figure as a picture with alternative text, save it, and close it.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure
+        name : str
+            Lower-case letters, digits and `_`; the file is `figures/<name>.png`.
+        alt : str
+            What a reader who cannot see the figure should know.
+        """
+        import matplotlib.pyplot as plt
+
+        if not alt.strip():
+            raise InputError(f"lesson.figure({name!r}): no alternative text; describe it in alt=")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", bbox_inches="tight")
+        plt.close(figure)
+        self._write("figures", name, ".png", buffer.getvalue())
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        # JupyterLab and nbconvert drop the alternative text of image/png, but keep it in HTML.
+        image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{encoded}">'
+        bundle = {"image/png": encoded, "text/html": image, "text/plain": alt}
+        display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
+
+    def table(self, table, name):
+        """Show a `pandas.DataFrame` and save it as `<name>.csv`, with its index if named."""
+        named = any(level is not None for level in table.index.names)
+        self._write("", name, ".csv", table.to_csv(index=named))
+        display(table)
+
+    def text(self, text, name):
+        """Show a text and save it as `<name>.txt`."""
+        self._write("", name, ".txt", text)
+        print(text)
+
+    def record(self, **results):
+        """Keep numbers, texts, booleans or None under their names, for `results.json`.
+
+        Raises
+        ------
+        InputError
+            For NaN, an infinity, or anything that is not a single value.
+        """
+        for name, value in results.items():
+            if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+                value = value.item()
+            if not isinstance(value, bool | int | float | str | None):
+                kind = type(value).__name__
+                raise InputError(f"lesson.record({name}=...): a {kind}; record single values")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(
+                    f"lesson.record({name}={value}): not a finite number; "
+                    "record None where there is no value"
+                )
+            self.results[name] = value
+
+    def finish(self):
+        """Write `results.json` with all that was recorded, and the kernel's time and memory."""
+        summary = {
+            "notebook": self.name,
+            "seconds": round(time.monotonic() - self._start, 2),
+            "peak_rss_mb": round(peak_rss_mb(), 1),
+            "results": self.results,
+        }
+        self._write("", "results", ".json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+
+    def _write(self, below, name, suffix, content):
+        if not re.fullmatch(r"[a-z0-9_]+", name):
+            raise InputError(f"{name!r}: use lower-case letters, digits and _ as a name")
+        if self.folder is None:
+            return
+        path = self.folder / below / (name + suffix)
+        with translate_os_errors(
+            f"output_dir: {path}", "give a folder of your own, or '' to write nothing"
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, content)

@@ -1,0 +1,1 @@
+"""Images, categories and where they come from; nothing here knows the method."""

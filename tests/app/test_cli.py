@@ -1,0 +1,293 @@
+"""The command: one object on the last line, and one line about whatever is wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchcore_helpers import PatchCore, load_category
+from patchcore_helpers.app import cli
+from patchcore_helpers.core.backbones import REGISTRY
+
+COMMAND = shutil.which("patchcore-course", path=Path(sys.executable).parent)
+TINY = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "64"]
+TINY += ["--coreset-ratio", "0.1"]
+KEYS = [
+    *("category", "backbone", "image_size", "coreset_ratio", "n_train", "n_test"),
+    *("n_patches", "bank_size", "image_auroc", "pixel_auroc", "au_pro"),
+    *("fit_seconds", "score_seconds", "peak_rss_mb"),
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Call the command in an empty folder: exit status, lines of output, lines of errors."""
+
+    def call(*words):
+        try:
+            status = cli.main([str(word) for word in words])
+        except SystemExit as stop:
+            status = stop.code
+        output, errors = capfd.readouterr()
+        return status, output.splitlines(), errors.splitlines()
+
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Call the command with bad input; returns its one line."""
+
+    def call(*words):
+        status, output, errors = run(*words)
+        assert (status, output, len(errors)) == (2, [], 1), errors
+        assert errors[0].startswith("patchcore-course") and ": error: " in errors[0]
+        assert os.listdir() == []
+        return errors[0]
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path, make_category):
+    return make_category(tmp_path / "bolt")
+
+
+def test_the_command_itself_prints_one_object_on_the_last_line(folder, tmp_path):
+    done = subprocess.run(
+        [COMMAND, "evaluate", "bolt", "--data-dir", tmp_path, *TINY, "--json", "--seed", "3"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 defective images have no mask and leave the pixel metrics\n" in done.stderr
+    assert done.stdout.count("\n") == 1 and done.stdout.endswith("}\n")
+    results = json.loads(done.stdout)
+    assert list(results) == KEYS
+    model = PatchCore(
+        "test_resnet", weights="random", image_size=64, coreset_ratio=0.1, random_state=3
+    )
+    category = load_category(folder)
+    maps = model.fit(category.train).detect(category.test)
+    good, bad = maps.scores[:3], maps.scores[3:]
+    assert results["image_auroc"] == pytest.approx((bad[:, None] > good).mean())
+    assert results["bank_size"] == len(model.memory_bank_) == 38
+
+
+def test_hub_weights_with_no_network(folder, tmp_path):
+    start = time.monotonic()
+    done = subprocess.run(
+        [COMMAND, "evaluate", folder, "--backbone", "resnet18", "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")},
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "fetch-weights resnet18" in done.stderr and "--weights" in done.stderr
+    assert time.monotonic() - start < 60
+
+
+def test_hub_weights_when_nobody_answers(folder, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    start = time.monotonic()
+    assert "fetch-weights resnet18" in refused("evaluate", folder, "--backbone", "resnet18")
+    assert time.monotonic() - start < 10
+
+
+def test_json_and_text_say_the_same(folder, run):
+    status, output, errors = run("evaluate", folder, *TINY, "--json")
+    assert (status, len(output), len(errors)) == (0, 1, 1)
+    results = json.loads(output[0])
+    assert results["image_size"] == 64 and results["category"] == "bolt"
+    status, output, _ = run("evaluate", folder, *TINY, "--image-size", "64x64")
+    assert status == 0
+    assert [line.split()[0] for line in output] == KEYS
+    said = dict(line.split(maxsplit=1) for line in output)
+    assert said["image_size"] == "(64, 64)"
+    assert float(said["pixel_auroc"]) == pytest.approx(results["pixel_auroc"], abs=1e-4)
+    assert os.listdir() == []
+
+
+def test_elpv_counts_what_is_left_out(run, monkeypatch):
+    small = load_category("elpv/mono", seed=4).limit(train=2, test=2)
+    asked = []
+    monkeypatch.setattr(
+        "patchcore_helpers.data.catalog.load_category",
+        lambda name, **options: asked.append((name, options)) or small,
+    )
+    status, output, errors = run("evaluate", "elpv/mono", *TINY, "--json", "--seed", "4")
+    assert asked == [("elpv/mono", {"data_dir": "data", "seed": 4, "good": None})]
+    left_out = [f"{n} images left out: {reason}" for reason, n in small.left_out.items()]
+    assert status == 0 and errors == left_out and len(left_out) == 2
+    results = json.loads(output[-1])
+    assert results["pixel_auroc"] is None and results["au_pro"] is None
+
+
+def test_options_reach_the_model(monkeypatch, run):
+    models = []
+
+    def fake(category, model):
+        models.append(model)
+        return dict.fromkeys(KEYS), None
+
+    monkeypatch.setattr("patchcore_helpers.core.evaluation.evaluate", fake)
+    options = {
+        "backbone": "test_vit",
+        "layers": "1,2",
+        "weights": "w",
+        "image_size": "128x512",
+        "aggregation": "paper",
+        "coreset_ratio": "0.5",
+        "sampler": "random",
+        "n_neighbors": "3",
+        "image_score": "mean",
+        "metric": "cosine",
+        "precision": "float32",
+        "seed": "7",
+    }
+    words = [word for k, v in options.items() for word in (f"--{k.replace('_', '-')}", v)]
+    assert run("evaluate", "elpv/mono", *words)[0] == 0
+    given = models[0].get_params()
+    seen = {name: given.get(name, given["random_state"]) for name in options}
+    typed = {"layers": (1, 2), "image_size": (128, 512), "coreset_ratio": 0.5, "n_neighbors": 3}
+    assert seen == {**options, **typed, "seed": 7}
+    run("evaluate", "elpv/mono")
+    changed = {"cache", "random_state", "progress"}
+    default = PatchCore().get_params()
+    assert {k: v for k, v in models[1].get_params().items() if k not in changed} == {
+        k: v for k, v in default.items() if k not in changed
+    }
+
+
+def test_list(run):
+    status, output, errors = run("list")
+    text = "\n".join(output)
+    assert (status, errors) == (0, [])
+    assert all(f"  {name} " in text for name in REGISTRY)
+    assert "elpv/mono" in text and "elpv/poly" in text
+
+
+@pytest.mark.parametrize(
+    "remove, message",
+    [
+        (".", "no such category or folder"),
+        ("train/good", "has no train/good folder"),
+        ("train/good/*", "train/good: holds no image"),
+        ("test", "test: holds no image"),
+        ("*", "has no train/good folder"),
+    ],
+)
+def test_missing_parts_of_a_category(remove, message, folder, refused):
+    for path in [folder] if remove == "." else list(folder.glob(remove)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    line = refused("evaluate", folder, *TINY)
+    assert message in line and str(folder) in line
+
+
+@pytest.mark.parametrize(
+    "name", ["train/good/003.png", "test/good/001.png", "test/spot/000.png", "test/spot/002.png"]
+)
+def test_a_truncated_image_is_named(name, folder, refused):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    assert f"{folder / name}: cannot be read as an image" in refused("evaluate", folder, *TINY)
+
+
+def test_masks_that_do_not_fit_are_named(folder, refused):
+    mask = folder / "ground_truth/spot/001_mask.png"
+    Image.fromarray(np.zeros((64, 32), np.uint8)).save(mask)
+    line = refused("evaluate", folder, *TINY)
+    assert f"{mask}: mask is 32x64 but its image is 64x64" in line
+    mask.write_bytes(b"")
+    assert f"{mask}: cannot be read" in refused("evaluate", folder, *TINY)
+
+
+BAD = {
+    "--coreset-ratio 0": "coreset_ratio=0.0: give a share above 0 and at most 1",
+    "--coreset-ratio 2": "coreset_ratio=2.0: give a share",
+    "--coreset-ratio nan": "coreset_ratio=nan: give a share",
+    "--coreset-ratio much": "--coreset-ratio: invalid float value: 'much'",
+    "--backbone resnet5": "backbone 'resnet5': unknown (did you mean",
+    "--weights none.pth": "none.pth: no such weights file",
+    "--layers 2,9": "layers of backbone 'test_resnet': give different numbers from 0 to 4",
+    "--layers a": "--layers: invalid layer_list value: 'a'",
+    "--image-size 0": "image_size=0: give pixels per side",
+    "--image-size -8": "image_size=-8: give pixels per side",
+    "--image-size 1x2x3": "image_size=(1, 2, 3): give pixels per side",
+    "--image-size big": "--image-size: invalid image_size value: 'big'",
+    "--seed -1": "seed=-1: give a whole number from 0",
+    "--seed 4294967296": "random_state=4294967296: give a whole number from 0",
+    "--seed 0.5": "--seed: invalid int value: '0.5'",
+    "--n-neighbors 0": "n_neighbors=0: give a whole number from 1",
+    "--sampler greedy": "sampler='greedy': choose one of k_center, random",
+    "--metric l1": "metric='l1': choose one of l2, cosine",
+    "--image-score median": "image_score='median': choose one of max, mean",
+    "--aggregation sum": "aggregation='sum': choose one of concat, paper",
+    "--precision half": "precision='half': choose one of auto, float32, bfloat16",
+    "--color red": "unrecognized arguments: --color red",
+    "--backbone": "--backbone: expected one argument",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_bad_settings(words, folder, refused):
+    line = refused("evaluate", folder, *TINY, *words.split())
+    assert BAD[words] in line
+    if "resnet5" in words:
+        assert all(name in line for name in REGISTRY)
+
+
+@pytest.mark.parametrize("words", ["", "evalute x", "evaluate", "evaluate a b", "--nonsense"])
+def test_words_that_are_no_command(words, refused):
+    assert "--help" in refused(*words.split())
+
+
+def test_unwritable_folders(folder, refused, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    line = refused("run", "--output", tmp_path / "file" / "below")
+    assert str(tmp_path / "file") in line
+    monkeypatch.setenv("PATCHCORE_CACHE", str(tmp_path / "file" / "cache"))
+    line = refused("evaluate", folder, *TINY)
+    assert str(tmp_path / "file" / "cache") in line and "PATCHCORE_CACHE" in line
+
+
+def test_ctrl_c_is_not_an_error_message(run, monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("patchcore_helpers.data.catalog.load_category", stop)
+    assert run("evaluate", "elpv/mono") == (130, [], ["patchcore-course: stopped"])
+
+
+def test_any_name_stands_on_one_line(refused, run, tmp_path, folder):
+    line = refused("evaluate", "no\nwhere\x1b[31m")
+    assert r"no\nwhere\x1b[31m: no such category" in line
+    folder.rename(odd := folder.with_name(os.fsdecode(b"latin-\xe9 \n")))
+    status, output, _ = run("evaluate", odd, *TINY)
+    assert status == 0 and output[0] == "category       latin-\\udce9 "
+
+
+def test_a_full_disk_is_one_line(run, monkeypatch):
+    for name, shown in (("/a\nb", "/a\\nb"), (None, "the output")):
+        monkeypatch.setattr(
+            "patchcore_helpers.data.catalog.category_names",
+            lambda name=name: (_ for _ in ()).throw(OSError(28, "No space left on device", name)),
+        )
+        status, _, (line,) = run("list")
+        assert status == 2
+        assert line.endswith(f": error: {shown}: No space left on device; choose another place")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([COMMAND, "list"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr

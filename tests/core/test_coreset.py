@@ -1,0 +1,433 @@
+"""Greedy k-center against its definition, evaluated in float64 without any shortcut."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics import roc_auc_score
+
+from patchcore_helpers.core import coreset
+from patchcore_helpers.core.coreset import (
+    SAMPLERS,
+    VARIANCES,
+    k_center_greedy,
+    nested_min_distances,
+    random_coreset,
+    variance_weighted_k_center,
+    variance_weights,
+)
+from patchcore_helpers.core.neighbors import ExactIndex
+from patchcore_helpers.errors import InputError
+
+
+def replay(points, indices, weights=None):
+    """Radius after each pick, and how far the picked row was beside the farthest one."""
+    points = np.asarray(points, np.float64)
+    weights = np.ones(len(points)) if weights is None else np.asarray(weights) / np.max(weights)
+    nearest = np.full(len(points), np.inf)
+    radii, reached = [], []
+    for i in indices:
+        reached.append(nearest[i] * weights[i])
+        nearest = np.minimum(nearest, np.sqrt(((points - points[i]) ** 2).sum(1)))
+        radii.append((nearest * weights).max())
+    return np.array(radii), np.array(reached)
+
+
+def assert_greedy(points, chosen, weights=None, atol=0.0):
+    radii, reached = replay(points, chosen.indices, weights)
+    np.testing.assert_allclose(chosen.radii, radii, rtol=1e-4, atol=atol)
+    np.testing.assert_allclose(reached[1:], radii[:-1], rtol=1e-4, atol=atol)
+    assert len(set(chosen.indices.tolist())) == len(chosen)
+    distinct = len(np.unique(np.asarray(points), axis=0))
+    if len(chosen) > distinct:  # what is left follows by row number, with radius 0
+        tail = chosen.indices[distinct:]
+        assert (np.diff(tail) > 0).all()
+        assert (chosen.radii[distinct - 1 :] == 0).all()
+
+
+def sequential(points, k, first):
+    """The textbook loop: one look at all rows after every pick."""
+    points = np.asarray(points, np.float64)
+    nearest, order = np.full(len(points), np.inf), [first]
+    while len(order) < k:
+        nearest = np.minimum(nearest, ((points - points[order[-1]]) ** 2).sum(1))
+        order.append(int(nearest.argmax()))
+    return order
+
+
+# A grid gives duplicates, ties and collinear points; scale and offset stretch the arithmetic.
+grids = hnp.arrays(
+    np.int64, st.tuples(st.integers(1, 60), st.integers(1, 5)), elements=st.integers(-3, 3)
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    grid=grids,
+    scale=st.sampled_from([1.0, 1e-3, 37.5, 1e25, 1e-25]),
+    offset=st.sampled_from([0.0, 1.0, -1e4, 1e6]),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 3),
+)
+def test_definition_on_awkward_inputs(grid, scale, offset, dtype, share, seed):
+    with np.errstate(over="ignore"):
+        points = ((grid + offset) * scale).astype(dtype)
+    if not np.isfinite(points).all():
+        points = grid.astype(dtype)
+    k = 1 + int(share * (len(points) - 1))
+    chosen = k_center_greedy(points, k, random_state=seed)
+    assert chosen.space == "exact" and chosen.indices.dtype == np.int64 and len(chosen) == k
+    scaled = points.astype(np.float64) / scale  # keep the oracle's own squares finite
+    assert_greedy(scaled, coreset.Coreset(chosen.indices, chosen.radii / scale, "exact"))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    points=hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 40), st.integers(1, 4)),
+        elements=st.floats(-1e3, 1e3).map(lambda v: round(v, 6)),
+    ),
+    data=st.data(),
+)
+def test_weighted_choice_is_the_weighted_argmax(points, data):
+    weights = data.draw(hnp.arrays(np.float64, len(points), elements=st.floats(1e-3, 1e3)))
+    k = data.draw(st.integers(1, len(points)))
+    chosen = k_center_greedy(points, k, weights=weights)
+    assert_greedy(points, chosen, weights)
+    scaled = k_center_greedy(points, k, weights=weights * 3.7)
+    np.testing.assert_array_equal(scaled.indices, chosen.indices)
+    np.testing.assert_array_equal(scaled.radii, chosen.radii)
+
+
+def test_equal_weights_change_nothing():
+    points = np.random.default_rng(0).normal(size=(500, 6))
+    plain = k_center_greedy(points, 100)
+    np.testing.assert_array_equal(
+        k_center_greedy(points, 100, weights=np.full(500, 0.3)).indices, plain.indices
+    )
+
+
+@pytest.mark.parametrize("pool", [1, 5, 2048])
+def test_same_picks_as_the_sequential_loop(pool, monkeypatch):
+    monkeypatch.setattr(coreset, "POOL", pool)
+    monkeypatch.setattr(coreset, "ROWS", 700)
+    points = np.random.default_rng(1).normal(size=(3000, 16)).astype(np.float32)
+    chosen = k_center_greedy(points, 400, random_state=5)
+    assert chosen.indices.tolist() == sequential(points, 400, chosen.indices[0])
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_constant_data_and_every_row(n):
+    chosen = k_center_greedy(np.full((n, 3), 4.2, np.float32), n, random_state=1)
+    assert sorted(chosen.indices.tolist()) == list(range(n))
+    assert (chosen.radii == 0).all() and (np.diff(chosen.indices[1:]) > 0).all()
+
+
+def test_prefixes_are_the_smaller_coresets():
+    points = np.random.default_rng(2).normal(size=(2000, 200)).astype(np.float32)
+    for name, sampler in SAMPLERS.items():
+        large = sampler(points, 300, random_state=3)
+        for k in (1, 2, 77, 299):
+            np.testing.assert_array_equal(
+                sampler(points, k, random_state=3).indices, large.indices[:k], err_msg=name
+            )
+        other = sampler(points, 300, random_state=4)
+        assert not np.array_equal(other.indices, large.indices)
+
+
+def two_far_clusters(dtype=np.float64):
+    """Tight clusters a long way apart: every product of two rows loses what tells them apart."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(400, 8)) + 1e6
+    points[::2] += 2e4
+    return points.astype(dtype)
+
+
+def test_cancellation_guard_is_needed_and_works(monkeypatch):
+    points = two_far_clusters()
+    assert_greedy(points, k_center_greedy(points, 200))
+    monkeypatch.setattr(coreset, "TOLERANCE", float("inf"))  # never leave the matrix product
+    with pytest.raises(AssertionError):
+        assert_greedy(points, k_center_greedy(points, 200))
+
+
+def test_centring_is_needed_and_works(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(500, 8)) + 1e6
+    monkeypatch.setattr(coreset, "TOLERANCE", float("inf"))  # the matrix product alone
+    assert_greedy(points, k_center_greedy(points, 20))
+    plain = coreset._offset_and_scale
+    monkeypatch.setattr(coreset, "_offset_and_scale", lambda *a: (plain(*a)[0] * 0, plain(*a)[1]))
+    with pytest.raises(AssertionError):
+        assert_greedy(points, k_center_greedy(points, 20))
+
+
+def test_projection_keeps_distances_and_duplicates():
+    rng = np.random.default_rng(0)
+    points = np.repeat(rng.normal(size=(300, 600)).astype(np.float32), 2, axis=0)
+    points = points[rng.permutation(600)] + np.float32(50)
+    projected = k_center_greedy(points, 320, projection=128)
+    assert projected.space == "projected"
+    assert (projected.radii[299:] == 0).all() and (projected.radii[:299] > 0).all()
+    exact, _ = replay(points, projected.indices[:100])
+    assert np.all(np.abs(projected.radii[:100] / exact - 1) < 0.3)
+    assert k_center_greedy(points, 5, projection=600).space == "exact"
+    assert k_center_greedy(points, 5, projection=None).space == "exact"
+
+
+def test_array_kinds_agree(tmp_path):
+    points = np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32)
+    np.save(tmp_path / "points.npy", points)
+    kinds = [
+        torch.from_numpy(points),
+        np.load(tmp_path / "points.npy", mmap_mode="r"),
+        np.asfortranarray(points),
+        points.astype(np.float64),
+        torch.from_numpy(points).requires_grad_(),
+    ]
+    expected = k_center_greedy(points, 60)
+    for kind in kinds:
+        chosen = k_center_greedy(kind, 60)
+        np.testing.assert_array_equal(chosen.indices, expected.indices)
+        np.testing.assert_allclose(chosen.radii, expected.radii, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"patches": np.empty((0, 4))}, "patches"),
+        ({"patches": np.zeros(4)}, "patches"),
+        ({"patches": np.zeros((4, 4), int)}, "patches"),
+        ({"patches": np.array([[1.0], [np.nan]])}, "NaN"),
+        ({"patches": np.array([[1.0], [np.inf]])}, "infinity"),
+        ({"patches": np.array([[-np.inf], [np.inf]], np.float16)}, "infinity"),
+        ({"n_centers": 0}, "n_centers"),
+        ({"n_centers": 11}, "n_centers"),
+        ({"n_centers": 2.5}, "n_centers"),
+        ({"n_centers": True}, "n_centers"),
+        ({"projection": 0}, "projection"),
+        ({"projection": "all"}, "projection"),
+        ({"weights": np.ones(3)}, "weights"),
+        ({"weights": np.zeros(10)}, "weights"),
+        ({"weights": np.full(10, np.nan)}, "weights"),
+        ({"random_state": -1}, "random_state"),
+        ({"random_state": "x"}, "random_state"),
+        ({"random_state": 2**32}, "random_state"),
+    ],
+)
+def test_bad_input_is_refused_by_name(change, word):
+    arguments = {"patches": np.eye(10), "n_centers": 3} | change
+    with pytest.raises(InputError, match=word):
+        k_center_greedy(**arguments)
+
+
+def test_random_is_uniform_and_refuses_bad_input():
+    counts = np.zeros(10)
+    for seed in range(2000):
+        chosen = random_coreset(np.eye(10), 3, random_state=seed)
+        assert len(set(chosen.indices.tolist())) == 3 and chosen.radii is None
+        counts[chosen.indices] += 1
+    assert (np.abs(counts - 600) < 5 * np.sqrt(600 * 0.7)).all()
+    with pytest.raises(InputError, match="n_centers"):
+        random_coreset(np.eye(10), 11)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3e3])
+def test_nested_distances_equal_separate_searches(offset):
+    rng = np.random.default_rng(0)
+    points = (rng.normal(size=(5000, 20)) + offset).astype(np.float32)
+    queries = (rng.normal(size=(4500, 20)) + offset).astype(np.float32)
+    bank = points[k_center_greedy(points, 1500).indices]
+    sizes = [1, 2, 30, 700, 1500]
+    nested = nested_min_distances(queries, bank, sizes)
+    assert nested.shape == (5, 4500) and nested.dtype == np.float32
+    for row, size in zip(nested, sizes, strict=True):
+        truth = torch.cdist(
+            torch.from_numpy(queries).double(), torch.from_numpy(bank[:size]).double()
+        )
+        np.testing.assert_allclose(row, truth.amin(1).numpy(), rtol=1e-6)
+    assert (nested_min_distances(bank, bank, [1500]) == 0).all()
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [3, 3], [5, 2], [11]])
+def test_nested_distances_refuse_bad_sizes(sizes):
+    with pytest.raises(InputError, match="sizes"):
+        nested_min_distances(np.eye(10), np.eye(10), sizes)
+
+
+@pytest.mark.parametrize("place", ["queries", "bank"])
+def test_nested_distances_refuse_what_has_no_distance(place):
+    arrays = {"queries": np.eye(10), "bank": np.eye(10)}
+    arrays[place][3, 4] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        nested_min_distances(**arrays, sizes=[2, 8])
+    with pytest.raises(InputError, match="columns"):
+        nested_min_distances(np.eye(10), np.eye(9), [1])
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        k_center_greedy(np.eye(10), 5)
+        with pytest.raises(InputError):
+            k_center_greedy(np.full((4, 2), np.nan), 2)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_progress_goes_to_standard_error_only_when_asked(capsys):
+    k_center_greedy(np.eye(10), 5)
+    assert capsys.readouterr() == ("", "")
+    k_center_greedy(np.eye(10), 5, progress=True)
+    out, err = capsys.readouterr()
+    assert out == "" and "radius" in err and "5/5" in err
+
+
+def test_one_pass_gives_the_auroc_of_ten_separate_fits():
+    rng = np.random.default_rng(0)
+    center, labels = rng.normal(size=(1, 24)) * 20, np.arange(60) % 3 == 0
+    train = (center + rng.normal(size=(2000, 24))).astype(np.float32)
+    test = center + rng.normal(size=(60, 50, 24)) * (1 + 0.1 * labels[:, None, None])
+    test = test.astype(np.float32).reshape(-1, 24)
+    sizes = [2, 5, 10, 20, 50, 100, 200, 400, 800, 2000]
+    order = k_center_greedy(train, sizes[-1]).indices
+    nested = nested_min_distances(test, train[order], sizes).reshape(10, 60, 50)
+    aurocs = []
+    for size, distances in zip(sizes, nested, strict=True):
+        bank = train[k_center_greedy(train, size).indices]
+        scores = ExactIndex().fit(bank).query(test)[0].reshape(60, 50)
+        np.testing.assert_allclose(distances, scores, rtol=1e-6)
+        aurocs.append(roc_auc_score(labels, scores.max(1)))
+        assert roc_auc_score(labels, distances.max(1)) == pytest.approx(aurocs[-1], abs=1e-6)
+    assert len(set(aurocs)) > 5
+
+
+# Variance weighting
+
+
+def weights_by_hand(patches, variance, exponent):
+    """Patch by patch; the clusters alone are taken from scikit-learn."""
+    images, rows, columns, channels = patches.shape
+    flat = patches.reshape(-1, channels).astype(float)
+    label = range(len(flat))
+    if variance == "neighborhood":
+        label = MiniBatchKMeans(min(64, len(flat)), n_init=1, random_state=0)
+        label = label.fit(patches.reshape(-1, channels))
+        centers, label = label.cluster_centers_, label.labels_
+    spread = []
+    for place in range(len(flat)):
+        if variance == "dimensions":
+            vector = flat[place].tolist()
+            mean = sum(vector) / channels
+            spread.append(sum((x - mean) ** 2 for x in vector) / channels)
+        elif variance == "position":
+            i, j = divmod(place % (rows * columns), columns)
+            total = 0.0
+            for c in range(channels):
+                seen = [float(patches[image, i, j, c]) for image in range(images)]
+                mean = sum(seen) / images
+                total += sum((x - mean) ** 2 for x in seen) / images
+            spread.append(total)
+        else:
+            members = [flat[k] for k in range(len(flat)) if label[k] == label[place]]
+            center = centers[label[place]]
+            spread.append(sum(((m - center) ** 2).sum() for m in members) / len(members))
+    top = max(spread)
+    return np.array([max(s / top, 1e-6) if top > 0 else 1.0 for s in spread]) ** exponent
+
+
+stacks = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4)),
+    elements=st.integers(-40, 40).map(lambda v: v / 8),
+)
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+@pytest.mark.parametrize("variance", VARIANCES)
+@settings(deadline=None, max_examples=60)
+@given(patches=stacks, exponent=st.sampled_from([0.0, 0.5, 1.0, 2.0]), data=st.data())
+def test_variance_weighted_choice_is_the_weighted_argmax(variance, patches, exponent, data):
+    rows = patches.reshape(-1, patches.shape[-1])
+    weights = weights_by_hand(patches, variance, exponent)
+    found = variance_weights(patches, variance, exponent)
+    np.testing.assert_allclose(found, weights, rtol=1e-3 if variance == "neighborhood" else 1e-9)
+    assert found.shape == (len(rows),) and (found > 0).all() and found.max() == 1
+    k = data.draw(st.integers(1, len(rows)))
+    chosen = variance_weighted_k_center(patches, k, variance=variance, exponent=exponent)
+    assert len(chosen) == k
+    assert_greedy(rows, chosen, weights if variance != "neighborhood" else found, atol=1e-12)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("projection", [128, 3])
+def test_exponent_0_is_plain_k_center(variance, projection):
+    patches = np.random.default_rng(0).normal(size=(8, 7, 6, 10)).astype(np.float32)
+    options = {"projection": projection, "random_state": 3}
+    plain = k_center_greedy(patches.reshape(-1, 10), 200, **options)
+    chosen = variance_weighted_k_center(patches, 200, variance=variance, exponent=0, **options)
+    np.testing.assert_array_equal(chosen.indices, plain.indices)
+    np.testing.assert_array_equal(chosen.radii, plain.radii)
+    assert chosen.space == plain.space
+    weighted = variance_weighted_k_center(patches, 200, variance=variance, exponent=2, **options)
+    assert weighted.indices[0] == plain.indices[0]  # the first is random for both
+    assert not np.array_equal(weighted.indices, plain.indices)
+
+
+def test_variance_draws_picks_to_where_images_differ():
+    rng = np.random.default_rng(0)
+    patches = rng.normal(size=(50, 2, 3, 8)).astype(np.float32)
+    patches[:, 1, 2] *= 3
+    assert variance_weights(patches).reshape(50, 6).argmax(1).tolist() == [5] * 50
+    at_place = [
+        np.mean(variance_weighted_k_center(patches, 60, exponent=e).indices % 6 == 5)
+        for e in (0, 1, 2)
+    ]
+    assert at_place == sorted(at_place) and at_place[2] > at_place[0]
+
+
+def test_array_kinds_agree_on_weights(tmp_path):
+    patches = np.random.default_rng(0).normal(size=(6, 4, 4, 5)).astype(np.float32)
+    np.save(tmp_path / "patches.npy", patches)
+    kinds = [np.load(tmp_path / "patches.npy", mmap_mode="r"), torch.from_numpy(patches)]
+    for variance in VARIANCES:
+        expected = variance_weighted_k_center(patches, 40, variance=variance).indices
+        for kind in kinds:
+            found = variance_weighted_k_center(kind, 40, variance=variance).indices
+            np.testing.assert_array_equal(found, expected)
+
+
+GOOD_STACK = np.random.default_rng(0).normal(size=(4, 2, 2, 3))
+BAD_PLACE = np.arange(48).reshape(4, 2, 2, 3) == 17
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"patches": GOOD_STACK[0]}, "patches"),
+        ({"patches": GOOD_STACK[:0]}, "patches"),
+        ({"patches": np.where(BAD_PLACE, np.nan, GOOD_STACK)}, "NaN"),
+        ({"patches": np.where(BAD_PLACE, np.inf, GOOD_STACK)}, "infinity"),
+        ({"variance": "positions"}, "choose one of position, neighborhood, dimensions"),
+        ({"exponent": -0.1}, "exponent"),
+        ({"exponent": np.nan}, "exponent"),
+        ({"exponent": np.inf}, "exponent"),
+        ({"exponent": "1"}, "exponent"),
+        ({"random_state": -1}, "random_state"),
+    ],
+)
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_weights_refuse_bad_input(variance, change, word):
+    arguments = {"patches": GOOD_STACK, "variance": variance} | change
+    with pytest.raises(InputError, match=word):
+        variance_weights(**arguments)
+    with pytest.raises(InputError, match=word):
+        variance_weighted_k_center(n_centers=3, **arguments)
+    with pytest.raises(InputError, match="n_centers"):
+        variance_weighted_k_center(GOOD_STACK, 17, variance=variance)

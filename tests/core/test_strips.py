@@ -1,0 +1,208 @@
+"""Strips: no seam, no border, no cloth where there is none; what is measured on which tiles."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from patchcore_helpers import InputError, PatchCore, load_category
+from patchcore_helpers.app import cli
+from patchcore_helpers.core.backbones import load_backbone
+from patchcore_helpers.core.evaluation import evaluate
+from patchcore_helpers.core.extractor import extract
+from patchcore_helpers.core.strips import SETTINGS, StripPatchCore, score_tiles, strip_score
+from patchcore_helpers.data.synthetic import fabric, render_aitex
+from patchcore_helpers.data.tiling import fabric_extent
+
+
+def make(inset=(0, 0), **options):
+    inner = PatchCore("efficientnet_lite0", layers=(2,), coreset_ratio=0.05, precision="float32")
+    return StripPatchCore(inner, inset=inset, **options)
+
+
+def cloth(seed, width=700, height=64, **options):
+    return fabric("plain", height, width, seed, **options)[0]
+
+
+@pytest.fixture(scope="module")
+def normal():
+    return [cloth(seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rendered")
+    return render_aitex(folder, 0, ("00",), clean=8, defective=4, size=(256, 1024))
+
+
+def test_pieces_leave_no_seam(normal):
+    whole = make(piece=704, context=64).fit(normal)
+    strip = cloth(9, defect="stain")
+    expected = whole.anomaly_map(strip)
+    for piece in (64, 256, 672):
+        pieces = make(piece=piece, context=64).fit(normal)
+        assert pieces.patchcore_.n_patches_ == whole.patchcore_.n_patches_
+        np.testing.assert_allclose(pieces.anomaly_map(strip), expected, rtol=1e-3)
+    narrow = make(piece=64, context=32).fit(normal)  # patches here see 33 pixels away
+    assert np.abs(narrow.anomaly_map(strip) / expected - 1).max() > 1e-3
+
+
+def test_the_default_context_is_wide_enough_for_the_default_layers(normal):
+    inner = PatchCore(**SETTINGS, precision="float32")
+    apart = {}
+    for context in (StripPatchCore().context, 0):
+        model = StripPatchCore(inner, context=context, inset=(0, 0)).fit(normal)
+        strip = cloth(9, defect="stain")
+        one, two = (model.set_params(piece=piece).anomaly_map(strip) for piece in (128, 704))
+        apart[context] = np.abs(one - two).mean() / np.median(two)
+    assert apart.pop(0) > 0.02 and apart.popitem()[1] < 0.002
+
+
+def test_patches_inside_a_piece_are_those_of_the_extractor(normal):
+    model = make().fit(normal)
+    strip = np.repeat(normal[0][:, :640, None], 3, 2)
+    grid, step = model._stitch(strip)
+    backbone = load_backbone("efficientnet_lite0", (2,))
+    plain = extract([strip], backbone, (64, 640), precision="float32")[0]
+    assert step == 8 and grid.shape == plain.shape
+    inner = np.s_[:, 5:-5]
+    tall, _ = model._stitch(np.vstack([strip] * 3))
+    three = extract([np.vstack([strip] * 3)], backbone, (192, 640), precision="float32")[0]
+    np.testing.assert_allclose(tall[inner][5:-5], three[inner][5:-5], atol=1e-3)
+
+
+def test_the_border_of_a_strip_is_not_what_stands_out(normal):
+    strips = [cloth(seed) for seed in range(20, 26)]
+    tops = {True: 0, False: 0}
+    model = make(inset=(16, 32)).fit(normal)
+    inner = PatchCore(**model.model.get_params()).set_params(image_size=(64, 704)).fit(normal)
+    for strip in strips:
+        for stitched in tops:
+            found = model.anomaly_map(strip) if stitched else inner.anomaly_maps([strip])[0]
+            y, x = np.unravel_index(found.argmax(), found.shape)
+            near = min(y, x, found.shape[0] - 1 - y, found.shape[1] - 1 - x)
+            tops[stitched] += near < 8
+    assert tops[True] < tops[False] or tops[False] == 0
+
+
+def test_a_defect_is_found_where_it_is(normal):
+    model = make(inset=(16, 16)).fit(normal)
+    for seed, left in ((31, 100), (32, 350), (33, 620)):
+        good = cloth(seed, height=128)
+        strip = good.copy()
+        strip[50:74, left : left + 24] = 255
+        found = model.anomaly_map(strip)
+        assert found.shape == strip.shape and found.dtype == np.float32
+        y, x = np.unravel_index(found.argmax(), found.shape)
+        assert 34 < y < 90 and left - 16 < x < left + 40
+        assert (
+            model.anomaly_scores([strip])[0] == strip_score(found) > model.anomaly_scores([good])[0]
+        )
+
+
+def test_neither_margin_nor_table_nor_edge_counts(normal):
+    strips = [cloth(s, 900, margin=150 + 10 * s, selvage=20) for s in range(3)]
+    model = make(inset=(0, 24)).fit(strips)
+    strip = cloth(7, 900, margin=170, selvage=20)
+    found = model.anomaly_map(strip)
+    assert (found[:, : 170 + 24] == 0).all() and (found[:, 170 + 24 : -24] > 0).all()
+    table = strip.copy()
+    table[:, :170] = 200
+    first, _ = fabric_extent(table)
+    assert abs(first - 170) < 4
+    assert model.anomaly_scores([table])[0] < 1.3 * model.anomaly_scores([strip])[0]
+    mirrored = model.anomaly_map(strip[:, ::-1])
+    assert (mirrored[:, 900 - 170 - 24 :] == 0).all() and (
+        mirrored[:, 24 : 900 - 170 - 24] > 0
+    ).all()
+
+
+def test_a_strip_in_other_light_is_standardized_by_itself(normal):
+    bright = [np.clip(1.25 * cloth(s).astype(float), 0, 254).astype(np.uint8) for s in (50, 51)]
+    plain = [cloth(s) for s in (50, 51)]
+    gain = {}
+    for how in ("strip", "bank"):
+        model = make(inset=(0, 0), standardize=how).fit(normal)
+        gain[how] = (model.anomaly_scores(bright) / model.anomaly_scores(plain)).mean()
+    assert abs(gain["strip"] - 1) < 0.5 * abs(gain["bank"] - 1)
+    with pytest.raises(InputError, match="standardize='both': choose strip or bank"):
+        make(standardize="both").fit(normal)
+
+
+def test_strips_of_any_size(normal):
+    model = make(piece=256).fit(normal)
+    for height, width in ((64, 48), (64, 3796), (50, 333), (96, 700)):
+        strip = cloth(5, width, height)
+        found = model.anomaly_map(strip)
+        assert found.shape == (height, width) and found.min() > 0
+    assert (model.anomaly_map(np.full((64, 300), 255, np.uint8)) == 0).all()
+    color = np.repeat(cloth(5)[:, :, None], 3, 2)
+    np.testing.assert_array_equal(model.anomaly_map(color), model.anomaly_map(cloth(5)))
+
+
+def test_what_cannot_be_fitted(normal):
+    with pytest.raises(InputError, match="no cloth in the normal strips"):
+        make().fit([np.full((64, 300), 255, np.uint8)])
+    for name in ("piece", "context"):
+        for value in (40, -32, 64.0, *([0] if name == "piece" else [])):
+            with pytest.raises(InputError, match=f"{name}={value}: give pixels, a multiple of 32"):
+                make(**{name: value}).fit(normal)
+
+
+def test_a_threshold_from_normal_strips(normal):
+    model = make().fit(normal).calibrate([cloth(s) for s in range(40, 44)], 0.2)
+    assert model.threshold_ == model.anomaly_scores([cloth(s) for s in range(40, 44)]).max()
+    assert not hasattr(model.fit(normal), "threshold_")
+
+
+def test_evaluate(rendered, capfd):
+    words = ["evaluate", "aitex/00", "--data-dir", str(rendered), "--json"]
+    assert cli.main(words) == 0
+    output = json.loads(capfd.readouterr().out.splitlines()[-1])
+    category = load_category("aitex/00", data_dir=rendered)
+    model = StripPatchCore(PatchCore(**SETTINGS))
+    results, inspection = evaluate(category, model)
+    timed = ("fit_seconds", "score_seconds", "peak_rss_mb")
+    assert [k for k in results if results[k] != output[k] and k not in timed] == ["image_size"]
+    assert output["image_size"] == [256, 1024] and list(output) == list(results)
+    assert (output["n_train"], output["n_test"]) == (4, 8)
+    assert output["image_auroc"] == roc_auc_score(category.labels, inspection.scores)
+
+    labels, scores = [], []
+    for sample, found in zip(category.test, inspection.patch_scores, strict=True):
+        first, _ = fabric_extent(np.asarray(sample.read()))
+        for x in range(0, 1024, 256):
+            if x + 256 > first:
+                labels.append(sample.mask()[:, x : x + 256].any())
+                scores.append(found[:, x : x + 256].max())
+    assert output["tile_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert len(labels) < 8 * 4
+    tiles = score_tiles(category, inspection.patch_scores)
+    assert len(tiles) == len(labels) and (tiles.cloth > 0).all()
+
+
+@pytest.mark.slow
+def test_memory_and_time_of_a_very_long_strip():
+    code = """
+import sys, time
+import numpy as np
+from patchcore_helpers.lesson import peak_rss_mb
+from patchcore_helpers.strips import StripPatchCore
+rng = np.random.default_rng(0)
+model = StripPatchCore().fit([rng.integers(60, 120, (256, 1024), np.uint8)])
+start = time.perf_counter()
+model.anomaly_map(rng.integers(60, 120, (256, int(sys.argv[1])), np.uint8))
+print(time.perf_counter() - start, peak_rss_mb())  # getrusage would count pytest's own
+"""
+
+    def run(width):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(width)], capture_output=True, text=True, check=True
+        )
+        return map(float, done.stdout.split())
+
+    (_, little), (_, much) = run(4096), run(65_536)
+    assert much < 1500 and much - little < 600
