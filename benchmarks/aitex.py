@@ -18,7 +18,8 @@ from PIL import Image
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.core import strips
 from patchcore_helpers.core.metrics import auroc_interval, image_auroc
-from patchcore_helpers.core.strips import SETTINGS, StripPatchCore, score_tiles
+from patchcore_helpers.core.strips import StripPatchCore, score_tiles
+from patchcore_helpers.experiments.exp1 import SETTINGS
 
 FABRICS = ("00", "01", "04")
 PATCHCORE = set(PatchCore().get_params())

@@ -96,7 +96,7 @@ def shards_part(folder):
     from patchcore_helpers.core.extractor import Extractor
     from patchcore_helpers.core.feature_cache import FeatureCache
     from patchcore_helpers.core.metrics import image_auroc
-    from patchcore_helpers.core.neighbors import ExactIndex
+    from patchcore_helpers.core.index import ExactIndex
     from patchcore_helpers.core.sharded import coverage_radius
 
     path, n = plain.prepare_features(10**9)

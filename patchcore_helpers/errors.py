@@ -20,6 +20,15 @@ def one_line(text):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def error_line(error):
+    """What an exception says, on one line; its type where it says nothing.
+
+    >>> error_line(ValueError("two\\nlines")), error_line(KeyError())
+    ('two lines', 'KeyError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
 def translate_os_errors(path, mend):
     """Turn what cannot be written in this block into a `InputError` that names the path.

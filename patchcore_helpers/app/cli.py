@@ -63,7 +63,8 @@ def evaluate(args):
     where = {"data_dir": args.data_dir, "seed": args.seed, "good": args.good}
     category = load_category(args.category, **where)
     if category.name.startswith("aitex/"):
-        from patchcore_helpers.core.strips import SETTINGS, StripPatchCore
+        from patchcore_helpers.core.strips import StripPatchCore
+        from patchcore_helpers.experiments.exp1 import SETTINGS
 
         model = StripPatchCore(model_from(args, random_state=args.seed, **SETTINGS))
     else:

@@ -20,7 +20,8 @@ from matplotlib import colormaps
 from PIL import Image
 
 from patchcore_helpers.core.metrics import auroc_interval, image_auroc
-from patchcore_helpers.core.patchcore import PatchCore, conformal_threshold, false_alarm_interval
+from patchcore_helpers.core.patchcore import PatchCore, conformal_threshold
+from patchcore_helpers.core.threshold import false_alarm_interval
 from patchcore_helpers.data.catalog import load_category
 from patchcore_helpers.data.images import EXTENSIONS, read_image
 from patchcore_helpers.errors import InputError, one_line

@@ -5,28 +5,31 @@ is taken for an anomaly (Baur et al. 2018; Bergmann et al. 2019). The variationa
 through a distribution over codes (Kingma and Welling 2014).
 """
 
-from dataclasses import KW_ONLY, dataclass
+import math
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from numbers import Integral, Real
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from patchcore_helpers.core.detector import AnomalyResult, Detector, as_image_list, image_scores
 from patchcore_helpers.core.extractor import read_item
-from patchcore_helpers.core.patchcore import AnomalyResult, image_scores
+from patchcore_helpers.core.validation import check_integer, check_real, check_seed
 from patchcore_helpers.errors import InputError
 
 STRIDE = 16  # four layers, each of which halves the image
-BATCH, PEAK_RATE = 16, 3e-3  # images per step; largest learning rate of the one-cycle schedule
+TRAINING_BATCH = 16  # images per step
+SCORING_BATCH = 32  # images that are read and scored at once
+PEAK_RATE = 3e-3  # largest learning rate of the one-cycle schedule
 SIGMA = 2.0  # pixels, smoothing of the maps
 
 
-def kl_to_standard_normal(mean, log_variance):
+def kl_to_standard_normal(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     """Kullback-Leibler divergence of N(mean, exp(log_variance)) from N(0, 1), summed over the code.
 
     Kingma and Welling 2014, appendix B.
@@ -50,33 +53,55 @@ def kl_to_standard_normal(mean, log_variance):
 class _Network(nn.Module):
     """Four convolutions down, a code of `latent` numbers, four transposed convolutions up."""
 
-    def __init__(self, size, width, latent, variational):
+    def __init__(self, size: int, width: int, latent: int, variational: bool):
         super().__init__()
-        widths, grid = [3, width, 2 * width, 4 * width, 4 * width], size // STRIDE
-        down: list[nn.Module] = []
-        up: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[-1], grid)]
-        for before, after in pairwise(widths):
-            down += [nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
-        for before, after in pairwise(widths[::-1]):
-            up += [nn.BatchNorm2d(before), nn.ReLU(), nn.ConvTranspose2d(before, after, 4, 2, 1)]
-        down.append(nn.Conv2d(widths[-1], 2 * latent if variational else latent, grid))
-        self.encoder, self.decoder = nn.Sequential(*down), nn.Sequential(*up)
+        channels = [3, width, 2 * width, 4 * width, 4 * width]
+        grid = size // STRIDE
+        n_code = 2 * latent if variational else latent  # means, and log variances
+        encoder: list[nn.Module] = []
+        decoder: list[nn.Module] = [nn.ConvTranspose2d(latent, channels[-1], grid)]
+        for before, after in pairwise(channels):
+            encoder += [nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
+        for before, after in pairwise(channels[::-1]):
+            decoder += [
+                nn.BatchNorm2d(before),
+                nn.ReLU(),
+                nn.ConvTranspose2d(before, after, 4, 2, 1),
+            ]
+        encoder.append(nn.Conv2d(channels[-1], n_code, grid))
+        self.encoder = nn.Sequential(*encoder)
+        self.decoder = nn.Sequential(*decoder)
         self.variational = variational
 
-    def forward(self, images, rng=None):
+    def forward(
+        self, images: torch.Tensor, rng: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Reconstructions and, if variational, the divergence; with `rng`, of random codes."""
-        code, divergence = self.encoder(images).flatten(1), images.new_zeros(())
+        code = self.encoder(images).flatten(1)
+        divergence = images.new_zeros(())
         if self.variational:
             code, log_variance = code.chunk(2, 1)
             divergence = kl_to_standard_normal(code, log_variance)
             if rng is not None:
-                code = code + (log_variance / 2).exp() * torch.randn(code.shape, generator=rng)
+                noise = torch.randn(code.shape, generator=rng)
+                code = code + (log_variance / 2).exp() * noise
         return self.decoder(code[..., None, None]), divergence
 
 
-@dataclass(eq=False, repr=False)
-class Autoencoder(BaseEstimator):
-    """Anomaly detection by reconstruction, with the methods of PatchCore.
+class _Pixels(NamedTuple):
+    """Images of mean 0 and standard deviation 1, float32 (n, 3, size, size), and how they were."""
+
+    standardized: torch.Tensor
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def split(self, size: int) -> list["_Pixels"]:
+        """Batches of this size."""
+        return [_Pixels(*parts) for parts in zip(*(t.split(size) for t in self), strict=True)]
+
+
+class Autoencoder(Detector):
+    """Anomaly detection by reconstruction.
 
     Every image is brought to mean 0 and standard deviation 1 first, so that how bright a photograph
     is does not count; training images are flipped at random. The loss is the squared error, summed
@@ -122,102 +147,132 @@ class Autoencoder(BaseEstimator):
     ((2, 32, 32, 3), (4,))
     """
 
-    image_size: int = 128
-    _: KW_ONLY
-    width: int = 16
-    latent: int = 32
-    variational: bool = False
-    beta: float = 1.0
-    epochs: int = 60
-    random_state: int = 0
+    def __init__(
+        self,
+        image_size: int = 128,
+        *,
+        width: int = 16,
+        latent: int = 32,
+        variational: bool = False,
+        beta: float = 1.0,
+        epochs: int = 60,
+        random_state: int = 0,
+    ):
+        self.image_size = image_size
+        self.width = width
+        self.latent = latent
+        self.variational = variational
+        self.beta = beta
+        self.epochs = epochs
+        self.random_state = random_state
 
-    def _check_parameters(self):
+    def _check_settings(self) -> None:
         for name in ("image_size", "width", "latent", "epochs"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
-                raise InputError(f"{name}={value!r}: give a whole number from 1")
+            check_integer(getattr(self, name), name, 1)
         if self.image_size % STRIDE or self.image_size < 2 * STRIDE:
             raise InputError(f"image_size={self.image_size}: give a multiple of {STRIDE}, from 32")
-        if not isinstance(self.beta, Real) or not 0 <= self.beta < float("inf"):
-            raise InputError(f"beta={self.beta!r}: give a number, 0 or more")
+        check_real(self.beta, "beta", 0)
+        check_seed(self.random_state)
 
-    def _pixels(self, images):
-        """Standardized images, float32 (n, 3, size, size), their means and deviations."""
-        if not (images := list(images)):
-            raise InputError("no images: give at least one")
-        pictures = [
-            read_item(i).resize((self.image_size,) * 2, Image.Resampling.BILINEAR) for i in images
-        ]
-        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-        spread, mean = torch.std_mean(pixels, (1, 2, 3), keepdim=True)
-        spread = spread.clamp_min(1e-3)  # of an image of one color
-        return (pixels - mean) / spread, mean, spread
-
-    def fit(self, images, y=None):
+    def fit(self, images: Sequence[Any], y: Any = None) -> Self:
         """Train on normal images; what an earlier fit learned is forgotten.
 
         Parameters
         ----------
         images : sequence of samples, paths, PIL images or uint8 arrays
         y : ignored
-
-        Returns
-        -------
-        self
         """
-        self._check_parameters()
-        pixels, self.losses_ = self._pixels(images)[0], []
+        self._check_settings()
+        pixels = self._read(images).standardized
         rng = torch.Generator().manual_seed(int(self.random_state))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(self.random_state))
-            network = _Network(self.image_size, self.width, self.latent, self.variational)
-        self.network_ = network.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(self.network_.parameters(), lr=PEAK_RATE)
-        steps = self.epochs * -(-len(pixels) // BATCH)
+        network = self._new_network()
+        optimizer = torch.optim.Adam(network.parameters(), lr=PEAK_RATE)
+        steps = self.epochs * math.ceil(len(pixels) / TRAINING_BATCH)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, steps)
+        losses = []
         for _ in range(self.epochs):
-            for rows in torch.randperm(len(pixels), generator=rng).split(BATCH):
-                sides = [axis for axis in (2, 3) if torch.rand((), generator=rng) < 0.5]
-                batch = pixels[rows].flip(sides)
-                drawn, divergence = self.network_(batch, rng)
-                error = nn.functional.mse_loss(drawn, batch)
+            for rows in torch.randperm(len(pixels), generator=rng).split(TRAINING_BATCH):
+                batch = _flipped_at_random(pixels[rows], rng)
+                reconstruction, divergence = network(batch, rng)
+                error = nn.functional.mse_loss(reconstruction, batch)
                 loss = error + self.beta * divergence.mean() / batch[0].numel()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                self.losses_.append(error.item())
-        self.network_.eval()
+                losses.append(error.item())
+        self.network_ = network.eval()
+        self.losses_ = losses
+        self._forget_threshold()
         return self
 
-    def _draw(self, images):
-        check_is_fitted(self, "network_")
-        pixels, mean, spread = self._pixels(images)
-        with torch.inference_mode():
-            drawn = torch.cat([self.network_(batch)[0] for batch in pixels.split(32)])
-        return pixels, drawn, mean, spread
+    def detect_batches(self, images: Sequence[Any]) -> Iterator[AnomalyResult]:
+        """Score images batch by batch; see `Detector.detect_batches`.
 
-    def reconstruct(self, images):
-        """What the network draws, float32 (n, height, width, 3), about 0 to 1."""
-        _, drawn, mean, spread = self._draw(images)
-        return (drawn * spread + mean).permute(0, 2, 3, 1).numpy()
-
-    def detect(self, images):
-        """Image scores and the maps of the smoothed squared error that they come from.
-
-        Parameters
-        ----------
-        images : sequence of samples, paths, PIL images or uint8 arrays
-
-        Returns
-        -------
+        Yields
+        ------
         AnomalyResult
-            Its `patch_scores` have one number per pixel, in units of an image's variance.
+            Its `patch_scores` have one number per pixel: the smoothed squared error, in units of an
+            image's variance.
         """
-        pixels, drawn, *_ = self._draw(images)
-        maps = gaussian_filter((drawn - pixels).square().mean(1).numpy(), SIGMA, axes=(1, 2))
-        return AnomalyResult(image_scores(maps, "mean"), maps)
+        check_is_fitted(self, "network_")
+        images = as_image_list(images)
+        for start in range(0, len(images), SCORING_BATCH):
+            pixels = self._read(images[start : start + SCORING_BATCH])
+            error = self._reconstruct(pixels) - pixels.standardized
+            maps = gaussian_filter(error.square().mean(1).numpy(), SIGMA, axes=(1, 2))
+            yield AnomalyResult(image_scores(maps, "mean"), maps)
 
-    def anomaly_scores(self, images):
-        """Image scores, float32 array of shape (n,); higher is more anomalous."""
-        return self.detect(images).scores
+    def to_maps(self, result: AnomalyResult) -> np.ndarray:
+        """Anomaly maps, float32 array of shape (n, height, width): the patch scores themselves."""
+        return np.asarray(result.patch_scores)
+
+    def reconstruct(self, images: Sequence[Any]) -> np.ndarray:
+        """What the network draws, float32 array of shape (n, height, width, 3), about 0 to 1."""
+        check_is_fitted(self, "network_")
+        pixels = self._read(as_image_list(images))
+        drawn = torch.cat([self._reconstruct(batch) for batch in pixels.split(SCORING_BATCH)])
+        colors = drawn * pixels.deviation + pixels.mean
+        return colors.permute(0, 2, 3, 1).numpy()
+
+    @property
+    def metric_size(self) -> tuple[int, int]:
+        return self.image_size, self.image_size
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "backbone": None,
+            "image_size": self.image_size,
+            "coreset_ratio": None,
+            "n_patches": None,
+            "bank_size": None,
+        }
+
+    def _new_network(self) -> _Network:
+        """A network with seeded weights; torch's own random state stays as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(self.random_state))
+            network = _Network(self.image_size, self.width, self.latent, self.variational)
+        return network.to(memory_format=torch.channels_last)
+
+    def _read(self, images: Sequence[Any]) -> _Pixels:
+        """The images as the network takes them."""
+        size = (self.image_size, self.image_size)
+        pictures = [
+            read_item(image).resize(size, Image.Resampling.BILINEAR)
+            for image in as_image_list(images)
+        ]
+        colors = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+        deviation, mean = torch.std_mean(colors, (1, 2, 3), keepdim=True)
+        deviation = deviation.clamp_min(1e-3)  # an image of one color has none
+        return _Pixels((colors - mean) / deviation, mean, deviation)
+
+    def _reconstruct(self, pixels: _Pixels) -> torch.Tensor:
+        with torch.inference_mode():
+            return self.network_(pixels.standardized)[0]
+
+
+def _flipped_at_random(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """The batch, upside down and left to right with probability one half each."""
+    axes = [axis for axis in (2, 3) if torch.rand((), generator=rng) < 0.5]
+    return batch.flip(axes)

@@ -1,119 +1,216 @@
-"""Memory banks on disk: a safetensors file of which nothing is believed before it is checked."""
+"""Memory banks on disk: a safetensors file, validated before any of it is used.
+
+The file holds arrays and three texts: the bank's settings, the settings of the detector that saved
+it (if one did), and a SHA-256 over all of them. Nothing in a file can name a path to open or code
+to run; every setting has a type and bounds. Reading is safetensors' own work, which checks that the
+header is sound and that the arrays fill the file exactly.
+"""
 
 import json
-import math
-import os
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from patchcore_helpers.files import sha256
+from patchcore_helpers.errors import InputError, error_line, translate_os_errors
+from patchcore_helpers.files import atomic_write, sha256
 
-LARGEST_HEADER, LARGEST_FILE = 10**6, 2**33  # bytes
-VERSIONED = ("torch", "timm", "patchcore-helpers")
-OWN_WEIGHTS = "own file"  # stands in a bank for a path, which no file may make us open
-WORD, REAL = r'"\w{1,20}"', r"-?\d{1,30}(\.\d{1,30})?(e[-+]?\d{1,2})?"
-
-# What the entries of a file look like as JSON: types, and bounds by their number of digits.
-PARAMETERS = dict.fromkeys(("aggregation", "sampler", "image_score", "metric", "precision"), WORD)
-PARAMETERS |= {
-    "backbone": r'"[A-Za-z]\w{0,99}(\.\w{1,99})?"',
-    "layers": r"null|\[\d{1,3}(, \d{1,3}){0,99}\]",
-    "weights": r'null|".{1,4096}"',
-    "image_size": r"[1-9]\d{0,3}|\[[1-9]\d{0,3}, [1-9]\d{0,3}\]",
-    "neighborhood": r"null|\d{1,2}",
-    "coreset_ratio": REAL,
-    "projection": r"null|\d{1,5}",
-    "n_neighbors": r"\d{1,5}",
-    "search": WORD + r'|\{("\w{1,20}": (null|\d{1,5}|"\w{1,20}")(, )?){1,9}\}',
-    "sigma": r"\d{1,3}(\.\d{1,30})?",
-    "batch_size": r"[1-9]\d{0,2}",
-    "random_state": r"\d{1,10}",
+FORMAT = "patchcore-helpers memory bank 2"  # a layout that older code could misread gets a new one
+LARGEST_HEADER = 10**6  # bytes
+LARGEST_FILE = 2**33  # bytes
+# The arrays that a file may hold: their type in safetensors' words, and their number of axes.
+ARRAYS = {
+    "vectors": ("F32", 2),
+    "mean": ("F32", 1),
+    "centroids": ("F32", 2),
+    "codebooks": ("F32", 3),
+    "codes": ("U8", 2),
 }
-ABOUT = {
-    "parameters": r"\{.*\}",
-    "weights_hash": '"(random|[0-9a-f]{64})"',
-    "precision": '"(float32|bfloat16)"',
-    "n_patches": r"\d{1,15}",
-    "digest": '"[0-9a-f]{64}"',
-    "threshold": "null|" + REAL,
-    "made_with": r'\{("[\w-]{1,30}": "[\w.+!-]{1,60}"(, )?){0,9}\}',
-}
-FAULTS = OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError
-AXES = {"memory_bank": 2, "mean": 1, "centroids": 2, "codebooks": 3, "codes": 2}
-ENTRY = r'\{{"data_offsets": \[\d+, \d+\], "dtype": "{}", "shape": \[{}\]\}}'
+
+Word = Annotated[str, Field(pattern=r"^\w{1,20}$")]
+Count = Annotated[int, Field(ge=0, le=99_999)]
 
 
-def digest_of(tensors):
-    """SHA-256 over all tensors, in the order of their names."""
-    return sha256(*(tensors[name].tobytes() for name in sorted(tensors)))
+class Settings(BaseModel):
+    """Settings in a file: nothing unknown, nothing missing, each with a type and bounds."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @classmethod
+    def of(cls, parameters: dict[str, Any]) -> "Settings":
+        """From parameters in memory, where NumPy numbers count as numbers."""
+        return cls.model_validate_json(json.dumps(parameters, default=_as_json))
+
+    def parameters(self) -> dict[str, Any]:
+        """As keyword arguments."""
+        return dict(self)
 
 
-def _check(values, patterns, needed):
-    """Every name known, every needed one there, every value as its pattern says."""
-    if odd := (values.keys() - patterns.keys()) | (needed - values.keys()):
-        raise ValueError(f"{min(odd)[:40]!r} is missing, or does not belong there")
-    for name, value in values.items():
-        if not re.fullmatch(patterns[name], text := json.dumps(value, sort_keys=True)):
-            raise ValueError(f"{name}: {text[:60]} is not allowed in a file")
+class BankSettings(Settings):
+    """The parameters of a `MemoryBank`."""
+
+    coreset_ratio: Annotated[float, Field(gt=0, le=1)]
+    sampler: Word
+    projection: Count | None
+    metric: Word
+    index: Word | dict[Word, Word | Count | None]
+    n_neighbors: Count
+    random_state: Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def read_bank(path):
-    """Read a memory bank as `PatchCore.save` writes it.
+class BankVersionWarning(UserWarning):
+    """A memory bank was saved with other versions of the libraries that shape its scores."""
 
-    The length of the header is checked before it is read, names, types, shapes and offsets of the
-    tensors before they are, and every setting has bounds. The file can name no path.
+
+@dataclass(frozen=True)
+class BankFile:
+    """What a file holds, checked.
+
+    Attributes
+    ----------
+    settings : BankSettings
+    tensors : dict of str to array
+    n_vectors : int
+        How many vectors the bank was fitted on.
+    detector : str
+        JSON of the detector's settings, for the detector to check; empty if a bank alone was saved.
+    """
+
+    settings: BankSettings
+    tensors: dict[str, np.ndarray]
+    n_vectors: int
+    detector: str
+
+
+class _Record(BaseModel):
+    """The text about the bank."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    settings: BankSettings
+    n_vectors: Annotated[int, Field(ge=1, lt=10**15)]
+
+
+def write_bank_file(
+    path: str | Path,
+    tensors: dict[str, np.ndarray],
+    settings: BankSettings,
+    n_vectors: int,
+    detector: str = "",
+) -> None:
+    """Write a bank file; it is complete or not there at all.
+
+    Parameters
+    ----------
+    path : path
+    tensors : dict of str to array
+        With names from `ARRAYS`.
+    settings : BankSettings
+    n_vectors : int
+    detector : str, optional
+        JSON of the settings of the detector that the bank belongs to.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    record = _Record(settings=settings, n_vectors=n_vectors).model_dump_json()
+    metadata = {
+        "format": FORMAT,
+        "bank": record,
+        "detector": detector,
+        "digest": digest_of(arrays, record, detector),
+    }
+    with translate_os_errors(path, "choose another path"):
+        atomic_write(path, save(arrays, metadata))
+
+
+def read_bank_file(path: str | Path) -> BankFile:
+    """Read a file that `write_bank_file` wrote.
 
     Parameters
     ----------
     path : path
 
-    Returns
-    -------
-    about : dict
-        With the keys of `ABOUT`; layers and image_size are tuples where they are lists in the file.
-    tensors : dict of str to array
-
     Raises
     ------
-    FAULTS
-        What is wrong with the file.
+    InputError
+        If the file is missing, damaged, from another version of this package or no bank at all.
     """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such memory bank file")
+    with refusing_damaged(path):
+        _check_sizes(path)
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            _check_format(metadata)
+            tensors = _read_tensors(file)
+        record_text, detector = metadata["bank"], metadata["detector"]
+        if digest_of(tensors, record_text, detector) != metadata["digest"]:
+            raise ValueError("it is damaged: its contents do not match their checksum")
+        record = _Record.model_validate_json(record_text)
+    return BankFile(record.settings, tensors, record.n_vectors, detector)
+
+
+@contextmanager
+def refusing_damaged(path: str | Path) -> Iterator[None]:
+    """Turn whatever a damaged or hostile file causes in this block into one `InputError`."""
+    try:
+        yield
+    except ValidationError as error:
+        problem = error.errors()[0]
+        setting = ".".join(str(part) for part in problem["loc"])
+        reason = f"{setting}: {problem['msg']}"
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        reason = error_line(error)
+    else:
+        return
+    raise InputError(
+        f"{path}: not a memory bank of this package ({reason}); save it again"
+    ) from None
+
+
+def digest_of(tensors: dict[str, np.ndarray], *texts: str) -> str:
+    """SHA-256 over all arrays, in the order of their names, and texts."""
+    return sha256(*(tensors[name].tobytes() for name in sorted(tensors)), *texts)
+
+
+def _check_sizes(path: str | Path) -> None:
+    """Refuse a header or a file that is larger than any bank, before either is read."""
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(LARGEST_HEADER, size - 8) or size > LARGEST_FILE:
-            raise ValueError(f"a header of {length} bytes in a file of {size}")
-        header = json.loads(file.read(length).decode())
-        about = json.loads(header.pop("__metadata__")["patchcore"])
-        _check(about, ABOUT, ABOUT.keys())
-        parameters = about["parameters"]
-        _check(parameters, PARAMETERS, PARAMETERS.keys())
-        for name in ("layers", "image_size"):
-            if type(parameters[name]) is list:
-                parameters[name] = tuple(parameters[name])
-        kind = parameters["search"]
-        kind = kind if type(kind) is str else kind["kind"]
-        codes = AXES.keys() - {"memory_bank"} if "_pq" in kind else set()
-        rows = not codes or kind == "ivf_pq_refined" or parameters["image_score"] == "reweighted"
-        patterns = {}
-        for name in codes | ({"memory_bank"} if rows else set()):
-            shape = ", ".join([r"[1-9]\d{0,12}"] * AXES[name])
-            patterns[name] = ENTRY.format("U8" if name == "codes" else "F32", shape)
-        _check(header, patterns, codes or patterns.keys())
-        places, tensors, start = {}, {}, 0
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            dtype = np.dtype("u1" if name == "codes" else "<f4")
-            begin, end = entry["data_offsets"]
-            if (begin, end) != (start, start + math.prod(entry["shape"]) * dtype.itemsize):
-                raise ValueError(f"tensor {name} does not fit the file")
-            places[name], start = (entry["shape"], dtype), end
-        if 8 + length + start != size:
-            raise ValueError(f"{size} bytes, its tensors need {8 + length + start}")
-        for name, (shape, dtype) in places.items():
-            tensors[name] = np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
-            if not np.isfinite(tensors[name]).all():
-                raise ValueError(f"{name} holds NaN or infinite values")
-    if digest_of(tensors) != about["digest"]:
-        raise ValueError("its rows are damaged")
-    return about, tensors
+        header_bytes = int.from_bytes(file.read(8), "little")
+    file_bytes = Path(path).stat().st_size
+    if header_bytes > LARGEST_HEADER or file_bytes > LARGEST_FILE:
+        raise ValueError(f"a header of {header_bytes} bytes in a file of {file_bytes}")
+
+
+def _check_format(metadata: dict[str, str]) -> None:
+    if "patchcore" in metadata:  # the layout before format 2
+        raise ValueError("it was saved by version 0.1, whose files are no longer read; fit again")
+    if metadata.get("format") != FORMAT:
+        raise ValueError("its metadata do not say that it is one")
+
+
+def _read_tensors(file: Any) -> dict[str, np.ndarray]:
+    """The arrays of a file, whose names, types and axes are checked before their contents."""
+    names = file.keys()
+    for name in names:
+        entry = file.get_slice(name)
+        expected = ARRAYS.get(name)
+        if (entry.get_dtype(), len(entry.get_shape())) != expected or 0 in entry.get_shape():
+            raise ValueError(
+                f"array {name[:40]!r} of type {entry.get_dtype()} does not belong in it"
+            )
+    tensors = {name: file.get_tensor(name) for name in names}
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds NaN or infinite values")
+    return tensors
+
+
+def _as_json(value: Any) -> Any:
+    """NumPy numbers and arrays as JSON knows them; a path as its text."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)

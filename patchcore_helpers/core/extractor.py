@@ -57,7 +57,7 @@ def resolve_precision(precision):
 
 def read_item(item):
     """The upright RGB image of a sample, a path, a PIL image or a uint8 array."""
-    return item.read() if hasattr(item, "read") and hasattr(item, "label") else read_image(item)
+    return item.read() if hasattr(item, "read") else read_image(item)
 
 
 def local_average(maps, size):

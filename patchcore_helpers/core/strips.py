@@ -1,80 +1,100 @@
-"""PatchCore on strips: through the network in pieces with real context, stitched to one map.
+"""PatchCore on strips: through the network in crops with real context, stitched to one map.
 
-A piece is what the network sees at once: some cloth to be scored, and around it what its patches
+A crop is what the network sees at once: some cloth that is scored, and around it what its patches
 can see besides; beyond the cloth, its mirror image. The patches of that context are dropped, so
-that neither the seams between pieces nor the zeros that the network pads with show in the map.
-Every strip's features are standardized by its own mean and spread: light and dye differ from one
-strip to the next, and a defect is too small to move them.
+that neither the seams between crops nor the zeros that the network pads with show in the map. Every
+strip's features are standardized by its own mean and spread: light and dye differ from one strip to
+the next, and a defect is too small to move them.
+
+Taught in notebook 7.
 """
 
+from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import replace
-from numbers import Integral
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from PIL import Image
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
+from patchcore_helpers.core.detector import (
+    AnomalyResult,
+    Detector,
+    Frame,
+    as_image_list,
+    smooth_maps,
+)
 from patchcore_helpers.core.extractor import read_item
-from patchcore_helpers.core.patchcore import PatchCore, conformal_threshold, smooth_maps
+from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.core.patchcore import PatchCore, as_rows
+from patchcore_helpers.core.validation import check_choice
+from patchcore_helpers.data.category import Category
 from patchcore_helpers.data.tiling import fabric_extent, manifest, offsets, tile
 from patchcore_helpers.errors import InputError
 
-STEP = 32  # pixels: at its multiples the grids of all layers agree
-TILE = 256  # pixels a side
-SETTINGS = {
-    **{"layers": (2, 3), "coreset_ratio": 0.05, "sampler": "k_center", "image_size": 256},
-    **{"sigma": 12.0, "n_neighbors": 3},
+GRID_STEP = 32  # pixels: at its multiples the grids of all layers agree
+TILE_SIZE = 256  # pixels a side
+BLOCK_COLUMNS = 512  # patch columns that are searched at once, to copy little of a long strip
+SMALLEST_SPREAD = 1e-6  # a channel that never varies is not divided by 0
+# What `StripPatchCore` uses when no PatchCore is given.
+STRIP_SETTINGS = {
+    "layers": (2, 3),
+    "coreset_ratio": 0.05,
+    "sampler": "k_center",
+    "image_size": 256,
+    "sigma": 12.0,
+    "n_neighbors": 3,
 }
 
 
-def _pixels(item):
-    """A sample, path, PIL image or uint8 array as uint8 of shape (height, width, 3)."""
-    return np.asarray(read_item(item))
-
-
-class Piece(NamedTuple):
-    """Some rows and columns of a cloth, mirrored ones too; copied when they are read."""
+@dataclass(frozen=True)
+class Crop:
+    """Rows and columns of a cloth, mirrored ones included; copied when it is read."""
 
     cloth: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
-    label: int = 0
 
-    def read(self):
+    def read(self) -> Image.Image:
+        """The crop as an RGB image."""
         return Image.fromarray(self.cloth[np.ix_(self.rows, self.columns)])
 
 
-class StripPatchCore(BaseEstimator):
+class StripPatchCore(Detector):
     """A memory bank for strips of any width, and one anomaly map for each strip.
 
     Parameters
     ----------
     model : PatchCore, optional
-        Says what backbone, coreset, search and smoothing there are; by default one with
-        `SETTINGS`. Its `image_size` does not matter: a strip is seen as large as it is.
+        Says which backbone, coreset, index and smoothing to use; by default one with
+        `STRIP_SETTINGS`. Its `image_size` does not matter: a strip is seen at its own size.
     piece : int, pixels, a multiple of 32
         How much of a strip goes through the network at once.
     context : int, pixels, a multiple of 32
         How much is seen around a piece on every side; 0 shows what that is good for.
-    inset : (int, int), pixels
+    border_margin : (int, int), pixels
         How far from the upper and lower, and from the left and right end of the cloth patches begin
         to count: its edge is never straight, and the mirror image beyond it is not quite cloth.
     standardize : "strip" or "bank"
-        Whose mean and standard deviation each channel is standardized by: the strip's own, or
-        those of all normal patches together.
+        Standardize each channel by the strip's own mean and standard deviation, or by those of all
+        normal patches together.
 
     Attributes
     ----------
-    patchcore_ : PatchCore
-        A copy of `model` with the memory bank.
+    bank_ : MemoryBank
+    extractor_ : Extractor
     statistics_ : (mean, standard deviation), float32 arrays of shape (channels,)
-        Over all normal patches, as the bank holds them before `standardize="bank"`.
+        Over all normal patches, as they are before `standardize="bank"`.
     threshold_ : float
         Set by `calibrate`.
+
+    Notes
+    -----
+    The image score of a strip is the largest value of its smoothed map.
 
     Examples
     --------
@@ -85,11 +105,147 @@ class StripPatchCore(BaseEstimator):
     ((64, 400), (3,))
     """
 
-    def __init__(self, model=None, *, piece=512, context=128, inset=(24, 32), standardize="strip"):
-        self.model, self.piece, self.context = model, piece, context
-        self.inset, self.standardize = inset, standardize
+    def __init__(
+        self,
+        model: PatchCore | None = None,
+        *,
+        piece: int = 512,
+        context: int = 128,
+        border_margin: tuple[int, int] = (24, 32),
+        standardize: str = "strip",
+    ):
+        self.model = model
+        self.piece = piece
+        self.context = context
+        self.border_margin = border_margin
+        self.standardize = standardize
 
-    def _stitch(self, cloth):
+    def fit(self, images: Sequence[Any], y: Any = None) -> Self:
+        """Fill the memory bank from normal strips; what an earlier fit learned is forgotten.
+
+        Parameters
+        ----------
+        images : sequence of samples, paths, PIL images or uint8 arrays
+        y : ignored
+        """
+        self._check_settings()
+        strips = as_image_list(images)
+        self.settings_ = PatchCore(**STRIP_SETTINGS) if self.model is None else clone(self.model)
+        self.extractor_ = self.settings_.new_extractor()
+        normal = []
+        for strip in tqdm(strips, "memory bank", unit="strip", disable=not self.settings_.progress):
+            grid, _ = self._patch_grid(strip)
+            if grid is not None:
+                normal.append(as_rows(grid))
+        if not normal:
+            raise InputError("no cloth in the normal strips: give strips that show some")
+        patches = np.concatenate(normal)
+        self.statistics_ = patches.mean(0), np.maximum(patches.std(0), SMALLEST_SPREAD)
+        self.bank_ = self.settings_.new_bank().fit(self._standardized_by_bank(patches))
+        self._forget_threshold()
+        return self
+
+    def detect_batches(self, images: Sequence[Any]) -> Iterator[AnomalyResult]:
+        """Score strips one by one; see `Detector.detect_batches`.
+
+        Yields
+        ------
+        AnomalyResult
+            For one strip, with its `Frame`; no patch scores where there is no cloth.
+        """
+        check_is_fitted(self, "bank_")
+        strips = as_image_list(images)
+        for strip in tqdm(strips, "score", unit="strip", disable=not self.settings_.progress):
+            grid, frame = self._patch_grid(strip)
+            patch_scores = np.zeros((0, 0), np.float32) if grid is None else self._score(grid)
+            del grid  # the patches of a long strip are large
+            strip_map = self._to_map(patch_scores, frame)
+            scores = np.array([strip_score(strip_map)], np.float32)
+            yield AnomalyResult(scores, [patch_scores], [frame])
+
+    def to_maps(self, result: AnomalyResult) -> list[np.ndarray]:
+        """One stitched map for each strip, at its size; 0 where there is no cloth."""
+        check_is_fitted(self, "bank_")
+        grids = zip(result.patch_scores, result.frames or (), strict=True)
+        return [self._to_map(patch_scores, frame) for patch_scores, frame in grids]
+
+    def anomaly_map(self, strip: Any) -> np.ndarray:
+        """One stitched map at the strip's size; 0 where there is no cloth.
+
+        Parameters
+        ----------
+        strip : sample, path, PIL image or uint8 array
+
+        Returns
+        -------
+        float32 array of shape (height, width)
+        """
+        return self.anomaly_maps([strip])[0]
+
+    def iterate_maps(self, strips: Sequence[Any]) -> Iterator[np.ndarray]:
+        """The maps of strips one by one, so that only one need be in memory."""
+        for result in self.detect_batches(strips):
+            yield self.to_maps(result)[0]
+
+    def extra_metrics(self, category: Category, maps: Sequence[np.ndarray]) -> dict[str, Any]:
+        """The AUROC by tile: a tile is positive if any of its pixels is a defect.
+
+        Tiles that show no cloth are left out, as are those of defective strips without a mask.
+        """
+        tiles = score_tiles(category, maps).dropna(subset="label")
+        return {"tile_auroc": image_auroc(tiles.label.to_numpy(int), tiles.score.to_numpy())}
+
+    def summary(self) -> dict[str, Any]:
+        check_is_fitted(self, "bank_")
+        return {
+            "backbone": self.settings_.backbone,
+            "image_size": None,
+            "coreset_ratio": self.settings_.coreset_ratio,
+            "n_patches": self.bank_.n_vectors_,
+            "bank_size": len(self.bank_),
+        }
+
+    def _check_settings(self) -> None:
+        for name, smallest in (("piece", GRID_STEP), ("context", 0)):
+            value = getattr(self, name)
+            is_multiple = isinstance(value, int | np.integer) and value % GRID_STEP == 0
+            if not is_multiple or value < smallest:
+                raise InputError(f"{name}={value!r}: give pixels, a multiple of {GRID_STEP}")
+        check_choice(self.standardize, "standardize", ("strip", "bank"))
+
+    def _patch_grid(self, strip: Any) -> tuple[np.ndarray | None, Frame]:
+        """The patches of a strip that count, and where they are; None if there is no cloth."""
+        image = np.asarray(read_item(strip))
+        first, last = fabric_extent(image)
+        frame = self._frame(image.shape, first, last)
+        if frame.bottom <= frame.top or frame.right <= frame.left:
+            return None, frame
+        grid, step = self._stitch(image[:, first:last])
+        margin_rows, margin_columns = self.border_margin
+        height, width = len(image), last - first
+        rows = slice(margin_rows // step, _ceil_divide(height - margin_rows, step))
+        columns = slice(margin_columns // step, _ceil_divide(width - margin_columns, step))
+        grid = grid[rows, columns]
+        if self.standardize == "strip":
+            _standardize_in_place(grid)
+        offset = (margin_rows % step, margin_columns % step)
+        return grid, replace(frame, offset=offset, step=step)
+
+    def _frame(self, shape: tuple[int, ...], first: int, last: int) -> Frame:
+        height, width = shape[:2]
+        margin_rows, margin_columns = self.border_margin
+        return Frame(
+            height,
+            width,
+            top=margin_rows,
+            left=first + margin_columns,
+            bottom=height - margin_rows,
+            right=last - margin_columns,
+            offset=(0, 0),
+            step=1,
+        )
+
+    def _stitch(self, cloth: np.ndarray) -> tuple[np.ndarray, int]:
         """The patches of a whole cloth as one grid, put together from its pieces.
 
         Parameters
@@ -102,143 +258,90 @@ class StripPatchCore(BaseEstimator):
         step : int
             Pixels from one patch to the next.
         """
-        more = [-length % STEP for length in cloth.shape[:2]]
-        rows, columns = (
-            np.pad(np.arange(length), (self.context, self.context + extra), mode="reflect")
-            for length, extra in zip(cloth.shape[:2], more, strict=True)
-        )
-        whole = cloth.shape[1] + more[1]
-        size = min(self.piece, whole)
-        extractor = copy(self.extractor_)
-        extractor.input_size = (len(rows), size + 2 * self.context)
-        extractor.batch_size, grid = 1, None
-        starts = offsets(whole, size, size)
-        pieces = [Piece(cloth, rows, columns[x : x + size + 2 * self.context]) for x in starts]
-        for x, patches in zip(starts, extractor.patches(pieces), strict=True):
-            step = extractor.input_size[1] // patches.shape[2]
-            cut, (high, wide) = self.context // step, patches.shape[1:3]
-            part = patches[0, cut : high - cut, cut : wide - cut].numpy()
+        height, width = cloth.shape[:2]
+        rows = self._mirrored(height)
+        columns = self._mirrored(width)
+        padded_width = len(columns) - 2 * self.context
+        piece = min(self.piece, padded_width)
+        crop_width = piece + 2 * self.context
+        extractor = self._extractor_for(len(rows), crop_width)
+        starts = offsets(padded_width, piece, piece)
+        crops = [Crop(cloth, rows, columns[start : start + crop_width]) for start in starts]
+        grid = None
+        for start, patches in zip(starts, extractor.patches(crops), strict=True):
+            n_rows, n_columns = patches.shape[1:3]
+            step = crop_width // n_columns
+            context = self.context // step
+            scored = patches[0, context : n_rows - context, context : n_columns - context].numpy()
             if grid is None:
-                grid = np.empty((len(part), whole // step, part.shape[2]), np.float32)
-            grid[:, x // step : x // step + part.shape[1]] = part
+                grid = np.empty((len(scored), padded_width // step, scored.shape[2]), np.float32)
+            column = start // step
+            grid[:, column : column + scored.shape[1]] = scored
         return grid, step
 
-    def _inner(self, image):
-        """Where in a strip scores count, and its standardized patches: (window, grid, step)."""
-        first, last = fabric_extent(image)
-        (rows, columns), height = self.inset, len(image)
-        window = np.s_[rows : height - rows, first + columns : last - columns]
-        if min(height - 2 * rows, last - first - 2 * columns) <= 0:
-            return None, None, None
-        grid, step = self._stitch(image[:, first:last])
-        spans = ((rows, height), (columns, last - first))
-        grid = grid[tuple(np.s_[cut // step : -(-(end - cut) // step)] for cut, end in spans)]
-        if self.standardize == "strip":
-            grid -= grid.mean((0, 1))  # in place: the grid of a long strip is large
-            variance = np.einsum("ijk,ijk->k", grid, grid) / grid[..., 0].size
-            grid /= np.maximum(np.sqrt(variance), 1e-6)
-        return window, grid, step
+    def _mirrored(self, length: int) -> np.ndarray:
+        """Positions along one side, continued by mirror images: the context on either end, and
+        what is missing to a multiple of the grid's step."""
+        missing = -length % GRID_STEP
+        return np.pad(np.arange(length), (self.context, self.context + missing), mode="reflect")
 
-    def fit(self, strips, y=None):
-        """Fill the memory bank from normal strips; what an earlier fit learned is forgotten.
+    def _extractor_for(self, height: int, width: int) -> Any:
+        """An extractor that takes crops of this size, one at a time."""
+        extractor = copy(self.extractor_)
+        extractor.input_size = (height, width)
+        extractor.batch_size = 1
+        return extractor
 
-        Parameters
-        ----------
-        strips : sequence of samples, paths, PIL images or uint8 arrays
-        y : ignored
-
-        Returns
-        -------
-        self
-        """
-        for name, least in (("piece", STEP), ("context", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value % STEP or value < least:
-                raise InputError(f"{name}={value!r}: give pixels, a multiple of {STEP}")
-        if self.standardize not in ("strip", "bank"):
-            raise InputError(f"standardize={self.standardize!r}: choose strip or bank")
-        model, rows = PatchCore(**SETTINGS) if self.model is None else clone(self.model), []
-        self.extractor_ = model._make_extractor()
-        for strip in tqdm(strips, "memory bank", unit="strip", disable=not model.progress):
-            grid = self._inner(_pixels(strip))[1]
-            if grid is not None:
-                rows.append(model._vectors(grid))
-        if not rows:
-            raise InputError("no cloth in the normal strips: give strips that show some")
-        patches = np.concatenate(rows)
-        self.statistics_ = patches.mean(0), np.maximum(patches.std(0), 1e-6)
-        model._fill(self.extractor_, self._relative(patches))
-        self.patchcore_ = model
-        self.__dict__.pop("threshold_", None)
-        return self
-
-    def _relative(self, vectors):
+    def _standardized_by_bank(self, vectors: np.ndarray) -> np.ndarray:
         if self.standardize == "strip":
             return vectors
         mean, deviation = self.statistics_
         return (vectors - mean) / deviation
 
-    def _scores(self, grid):
-        model = self.patchcore_
-        l2, _ = model.search_.query(self._relative(model._vectors(grid)), model.n_neighbors)
-        return model._distance(l2).mean(1).reshape(grid.shape[:2])
+    def _score(self, grid: np.ndarray) -> np.ndarray:
+        """Patch scores, float32 array of shape (rows, columns), from patches of that grid."""
+        blocks = np.array_split(grid, _ceil_divide(grid.shape[1], BLOCK_COLUMNS), axis=1)
+        scored = []
+        for block in blocks:
+            vectors = self._standardized_by_bank(as_rows(block))
+            distances = self.bank_.distances(vectors, self.settings_.n_neighbors)
+            scored.append(distances.reshape(block.shape[:2]))
+        return np.concatenate(scored, axis=1)
 
-    def anomaly_map(self, strip):
-        """One stitched map at the strip's size; 0 where there is no cloth.
-
-        Parameters
-        ----------
-        strip : sample, path, PIL image or uint8 array
-
-        Returns
-        -------
-        float32 array of shape (height, width)
-        """
-        check_is_fitted(self, "patchcore_")
-        model, image = self.patchcore_, _pixels(strip)
-        out = np.zeros(image.shape[:2], np.float32)
-        window, grid, step = self._inner(image)
-        del image  # what is large goes when it is used up, for the sake of long strips
-        if grid is not None:
-            parts = np.array_split(grid, -(-grid.shape[1] // 512), axis=1)  # to copy little at once
-            scores = np.concatenate([self._scores(part) for part in parts], axis=1)
-            size = tuple(step * n for n in grid.shape[:2])
-            del grid, parts
-            smooth = smooth_maps(scores[None], size, model.sigma)[0]
-            beyond = [cut % step for cut in self.inset]  # where an inset cuts a patch
-            height, width = out[window].shape
-            out[window] = smooth[beyond[0] :, beyond[1] :][:height, :width]
-        return out
-
-    def anomaly_maps(self, strips):
-        """The maps of strips, one by one, so that only one need be in memory."""
-        check_is_fitted(self, "patchcore_")
-        for strip in tqdm(strips, "score", unit="strip", disable=not self.patchcore_.progress):
-            yield self.anomaly_map(strip)
-
-    def anomaly_scores(self, strips):
-        """Image scores of the stitched maps, see `strip_score`; float32 array of shape (n,)."""
-        return np.array([strip_score(m) for m in self.anomaly_maps(strips)], np.float32)
-
-    def calibrate(self, normal_strips, false_alarm_rate=0.1):
-        """Set `threshold_` from normal strips that were not in `fit`; see `conformal_threshold`."""
-        self.threshold_ = conformal_threshold(self.anomaly_scores(normal_strips), false_alarm_rate)
-        return self
+    def _to_map(self, patch_scores: np.ndarray, frame: Frame) -> np.ndarray:
+        """The stitched map of one strip at its size."""
+        strip_map = np.zeros((frame.height, frame.width), np.float32)
+        if not patch_scores.size:
+            return strip_map
+        n_rows, n_columns = patch_scores.shape
+        size = (frame.step * n_rows, frame.step * n_columns)
+        smooth = smooth_maps(patch_scores[None], size, self.settings_.sigma)[0]
+        # The first row and column of patches may begin outside the part that counts.
+        skipped_rows, skipped_columns = frame.offset
+        smooth = smooth[skipped_rows:, skipped_columns:]
+        scored = strip_map[frame.top : frame.bottom, frame.left : frame.right]
+        scored[:] = smooth[: scored.shape[0], : scored.shape[1]]
+        return strip_map
 
 
-def strip_score(strip_map):
+def strip_score(strip_map: np.ndarray) -> float:
     """The image score of a strip: the largest value of its stitched map."""
     return strip_map.max()
 
 
-def score_tiles(category, maps, size=TILE, stride=None):
+def score_tiles(
+    category: Category,
+    maps: Sequence[np.ndarray],
+    size: int = TILE_SIZE,
+    stride: int | None = None,
+) -> pd.DataFrame:
     """The tiles of all test strips with their scores, the largest value of the map in each.
 
     Parameters
     ----------
     category : Category
-    maps : iterable of arrays of shape (height, width)
-        Of its test strips.
+    maps : sequence of arrays of shape (height, width)
+        The maps of its test strips.
     size, stride : see `tile`
 
     Returns
@@ -248,4 +351,17 @@ def score_tiles(category, maps, size=TILE, stride=None):
     """
     table = manifest(replace(category, train=[], calibration=[]), size, stride)
     scores = [part.max() for strip_map in maps for part in tile(strip_map, size, stride)]
-    return table.assign(score=scores)[(table.cloth > 0) | (table.label == 1).fillna(False)]
+    shows_cloth = table.cloth > 0
+    is_defective = (table.label == 1).fillna(False)
+    return table.assign(score=scores)[shows_cloth | is_defective]
+
+
+def _standardize_in_place(grid: np.ndarray) -> None:
+    """Bring every channel of a strip's patches to mean 0 and standard deviation 1."""
+    grid -= grid.mean((0, 1))  # in place, because the grid of a long strip is large
+    variance = np.einsum("ijk,ijk->k", grid, grid) / grid[..., 0].size
+    grid /= np.maximum(np.sqrt(variance), SMALLEST_SPREAD)
+
+
+def _ceil_divide(length: int, step: int) -> int:
+    return -(-length // step)

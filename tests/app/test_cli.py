@@ -81,7 +81,7 @@ def test_the_command_itself_prints_one_object_on_the_last_line(folder, tmp_path)
     maps = model.fit(category.train).detect(category.test)
     good, bad = maps.scores[:3], maps.scores[3:]
     assert results["image_auroc"] == pytest.approx((bad[:, None] > good).mean())
-    assert results["bank_size"] == len(model.memory_bank_) == 38
+    assert results["bank_size"] == len(model.bank_.vectors_) == 38
 
 
 def test_hub_weights_with_no_network(folder, tmp_path):

@@ -10,8 +10,9 @@ from patchcore_helpers import InputError, PatchCore
 from patchcore_helpers.core.backbones import REGISTRY, load_backbone
 from patchcore_helpers.core.coreset import SAMPLERS
 from patchcore_helpers.core.metrics import image_auroc
-from patchcore_helpers.core.neighbors import SETTINGS, make_index
-from patchcore_helpers.core.patchcore import IMAGE_SCORES, METRICS
+from patchcore_helpers.core.index import SETTINGS, make_index
+from patchcore_helpers.core.bank import METRICS
+from patchcore_helpers.core.patchcore import IMAGE_SCORES
 
 
 def of_backbone(name):
@@ -36,7 +37,7 @@ def search_of(kind):
 CASES = [
     *[pytest.param(lambda n=n: of_backbone(n), id=f"backbone {n}") for n in REGISTRY],
     *[pytest.param(lambda n=n: small(sampler=n), id=f"sampler {n}") for n in SAMPLERS],
-    *[pytest.param(lambda n=n: small(search=search_of(n)), id=f"search {n}") for n in SETTINGS],
+    *[pytest.param(lambda n=n: small(index=search_of(n)), id=f"search {n}") for n in SETTINGS],
     *[pytest.param(lambda n=n: small(image_score=n), id=f"score {n}") for n in IMAGE_SCORES],
     *[pytest.param(lambda n=n: small(metric=n), id=f"metric {n}") for n in METRICS],
 ]
@@ -71,16 +72,16 @@ def test_the_contract(make, photo, photos, tmp_path):
         k: v for k, v in parameters.items() if k != "search"
     }
 
-    first = model.n_patches_
+    first = model.bank_.n_vectors_
     assert model.fit(photos[5:7]) is model and not hasattr(model, "threshold_")
-    assert model.n_patches_ == first * 2 // 3
+    assert model.bank_.n_vectors_ == first * 2 // 3
     fresh = make().fit(photos[5:7])
     np.testing.assert_array_equal(model.anomaly_scores(queries), fresh.anomaly_scores(queries))
 
     vectors = model._vectors(model.extractor_.extract(queries))
     with pytest.raises(InputError, match=r"1 channels, but the memory bank has \d+"):
-        model.search_.query(vectors[:, :1])
-    model.search_ = make_index("exact").fit(vectors[:40, :9])
+        model.bank_.index_.query(vectors[:, :1])
+    model.bank_.index_ = make_index("exact").fit(vectors[:40, :9])
     with pytest.raises(InputError, match=r"\d+ channels, but the memory bank has 9"):
         model.anomaly_scores(queries)
 
@@ -146,8 +147,8 @@ def test_grid_search_over_settings(labeled):
 def test_fit_uses_what_it_is_given_and_no_labels(labeled, photos):
     images, labels = labeled
     model = small().fit(images, labels)
-    assert model.n_patches_ == 14 * 64
-    np.testing.assert_array_equal(small().fit(images, 1 - labels).memory_bank_, model.memory_bank_)
+    assert model.bank_.n_vectors_ == 14 * 64
+    np.testing.assert_array_equal(small().fit(images, 1 - labels).bank_.vectors_, model.bank_.vectors_)
     before = [photo.copy() for photo in photos]
     small().fit(photos).anomaly_scores(photos)
     assert all(np.array_equal(a, b) for a, b in zip(before, photos, strict=True))

@@ -19,7 +19,7 @@ from patchcore_helpers.core.coreset import (
     variance_weighted_k_center,
     variance_weights,
 )
-from patchcore_helpers.core.neighbors import ExactIndex
+from patchcore_helpers.core.index import ExactIndex
 from patchcore_helpers.errors import InputError
 
 

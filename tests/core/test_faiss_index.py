@@ -15,8 +15,8 @@ from sklearn.base import clone
 
 from patchcore_helpers import InputError, PatchCore
 from patchcore_helpers.core.bank_file import digest_of
-from patchcore_helpers.core.faiss_search import FaissSearch
-from patchcore_helpers.core.neighbors import SETTINGS, IndexRefused, make_index
+from patchcore_helpers.core.index.faiss_indexes import FaissIndex
+from patchcore_helpers.core.index import SETTINGS, IndexRefused, make_index
 
 KINDS = list(SETTINGS)
 EXACT = ("exact", "sklearn", "flat")
@@ -166,7 +166,7 @@ def test_nprobe_is_asked_at_every_query():
 
 def test_a_walk_in_a_broken_graph_still_finds_k():
     bank = clustered(400)
-    search = make_index({"kind": "hnsw", "efSearch": 1}).fit(bank)
+    search = make_index({"kind": "hnsw", "ef_search": 1}).fit(bank)
     lonely = faiss.vector_to_array(search.index.hnsw.neighbors)
     faiss.copy_array_to_vector(np.full_like(lonely, -1), search.index.hnsw.neighbors)
     distances, _ = search.query(bank[:50], 7)
@@ -281,7 +281,7 @@ def test_bad_input(kind):
 BAD = [
     *[(value, "choose one of exact, sklearn") for value in ("ivf", None, 5, [], {}, {"kind": []})],
     ({"kind": "exact", "m": 8}, "exact has no setting 'm'; it has none"),
-    ({"kind": "hnsw", "nprobe": 8}, "hnsw has no setting 'nprobe'; it has links, efSearch"),
+    ({"kind": "hnsw", "nprobe": 8}, "hnsw has no setting 'nprobe'; it has links, ef_search"),
     ({"kind": "ivf_pq", "bits": 17}, "bits=17: give a whole number from 1 to 16"),
     ({"kind": "ivf_pq", "bits": 4.0}, r"bits=4\.0: give"),
     ({"kind": "ivf_pq", "m": None}, "m=None: give"),
@@ -298,7 +298,7 @@ def test_bad_settings(search, message, photos):
         make_index(search)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=message):
-        make("exact").set_params(search=search).fit(photos[:2])
+        make("exact").set_params(index=search).fit(photos[:2])
 
 
 # In PatchCore
@@ -306,7 +306,7 @@ def test_bad_settings(search, message, photos):
 
 def make(search, **options):
     options = {"image_size": 64, "coreset_ratio": 0.5, "precision": "float32", **options}
-    return PatchCore("test_resnet", weights="random", search=search, **options)
+    return PatchCore("test_resnet", weights="random", index=search, **options)
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +344,7 @@ def test_reweighting_counts_the_row_that_a_search_misses(photos, queries):
             distances, rows = search.query(patches, k + (k > 1))
             return (distances, rows) if k == 1 else (distances[:, 1:], rows[:, 1:])
 
-    expected, search, model.search_ = model.anomaly_scores(queries), model.search_, Misses()
+    expected, search, model.bank_.index_ = model.anomaly_scores(queries), model.bank_.index_, Misses()
     np.testing.assert_allclose(model.anomaly_scores(queries), expected, rtol=1e-6)
 
 
@@ -355,7 +355,7 @@ def test_saved_and_loaded(kind, score, photos, queries, tmp_path):
     model = make(search, image_score=score, n_neighbors=2, random_state=5).fit(photos)
     model.calibrate(queries[:2], 0.5).save(tmp_path / "bank")
     loaded = PatchCore.load(tmp_path / "bank")
-    assert loaded.search == search and loaded.search_.nbytes == model.search_.nbytes
+    assert loaded.search == search and loaded.bank_.index_.nbytes == model.bank_.index_.nbytes
     np.testing.assert_array_equal(loaded.anomaly_scores(queries), model.anomaly_scores(queries))
     with safe_open(tmp_path / "bank", "pt") as file:
         names = set(file.keys())
@@ -363,8 +363,8 @@ def test_saved_and_loaded(kind, score, photos, queries, tmp_path):
     alone = kind in ("ivf_pq", "ivf_pq_fast") and score == "max"
     assert names == (arrays if alone else arrays | {"memory_bank"})
     assert hasattr(loaded, "memory_bank_") != alone
-    if isinstance(model.search_, FaissSearch):
-        contents = [faiss.serialize_index(m.search_.index).tobytes() for m in (model, loaded)]
+    if isinstance(model.bank_.index_, FaissIndex):
+        contents = [faiss.serialize_index(m.bank_.index_.index).tobytes() for m in (model, loaded)]
         assert kind == "hnsw" or len(contents[0]) == len(contents[1])
     loaded.save(tmp_path / "again")
     assert (tmp_path / "again").stat().st_size == (tmp_path / "bank").stat().st_size
@@ -384,8 +384,8 @@ def test_a_bank_that_is_too_small_leaves_the_first_fit_whole(photos, queries):
     model = make("exact").fit(photos)
     before = model.anomaly_scores(queries)
     with pytest.raises(IndexRefused, match="bits=16"):
-        model.set_params(search={"kind": "ivf_pq", "bits": 16}).fit(photos)
-    np.testing.assert_array_equal(model.set_params(search="exact").anomaly_scores(queries), before)
+        model.set_params(index={"kind": "ivf_pq", "bits": 16}).fit(photos)
+    np.testing.assert_array_equal(model.set_params(index="exact").anomaly_scores(queries), before)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def load(path, about, tensors):
 def test_hostile_tensors(change, saved, tmp_path, monkeypatch):
     about, tensors = saved
     load(tmp_path / "bank", about, tensors)
-    monkeypatch.setattr(FaissSearch, "_empty", lambda self: pytest.fail("FAISS has seen it"))
+    monkeypatch.setattr(FaissIndex, "_empty", lambda self: pytest.fail("FAISS has seen it"))
     name, make_hostile = HOSTILE[change]
     changed = make_hostile(tensors[name])
     tensors = {k: v for k, v in {**tensors, name: changed}.items() if v is not None}

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from patchcore_helpers import InputError
 from patchcore_helpers.core import neighbors
-from patchcore_helpers.core.neighbors import ExactIndex
+from patchcore_helpers.core.index import ExactIndex
 
 
 def assert_nearest(bank, patches, k):

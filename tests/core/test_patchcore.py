@@ -21,12 +21,9 @@ from patchcore_helpers import InputError, PatchCore, load_category
 from patchcore_helpers.core.backbones import load_backbone
 from patchcore_helpers.core.coreset import k_center_greedy
 from patchcore_helpers.core.extractor import extract
-from patchcore_helpers.core.patchcore import (
-    conformal_threshold,
-    false_alarm_interval,
-    image_scores,
-    smooth_maps,
-)
+from patchcore_helpers.core.detector import image_scores, smooth_maps
+from patchcore_helpers.core.patchcore import conformal_threshold
+from patchcore_helpers.core.threshold import false_alarm_interval
 
 
 def make(**options):
@@ -57,8 +54,8 @@ def test_the_bank_holds_the_coreset_of_the_training_patches(photos, fitted):
     patches = patches_of(photos).reshape(8 * 64, -1).astype(np.float32)
     chosen = k_center_greedy(patches, 51, projection=128, random_state=0).indices
     np.testing.assert_array_equal(fitted.coreset_.indices, chosen)
-    np.testing.assert_array_equal(fitted.memory_bank_, patches[chosen])
-    assert fitted.n_patches_ == 512 and fitted.memory_bank_.dtype == np.float32
+    np.testing.assert_array_equal(fitted.bank_.vectors_, patches[chosen])
+    assert fitted.bank_.n_vectors_ == 512 and fitted.bank_.vectors_.dtype == np.float32
     exact = make(projection=None).fit(photos)
     chosen = k_center_greedy(patches, 51, projection=None, random_state=0).indices
     np.testing.assert_array_equal(exact.coreset_.indices, chosen)
@@ -68,7 +65,7 @@ def test_the_bank_holds_the_coreset_of_the_training_patches(photos, fitted):
 
 @pytest.mark.parametrize("ratio, size", [(1, 512), (1.0, 512), (0.5, 256), (1e-9, 1)])
 def test_coreset_ratio(ratio, size, photos):
-    assert len(make(coreset_ratio=ratio, sampler="random").fit(photos).memory_bank_) == size
+    assert len(make(coreset_ratio=ratio, sampler="random").fit(photos).bank_.vectors_) == size
 
 
 @pytest.mark.parametrize(
@@ -76,7 +73,7 @@ def test_coreset_ratio(ratio, size, photos):
 )
 def test_scores_are_distances_to_the_nearest_rows(k, kind, photos, queries):
     model = make(n_neighbors=k, image_score=kind, image_size=128).fit(photos)
-    bank = model.memory_bank_.astype(np.float64)
+    bank = model.bank_.vectors_.astype(np.float64)
     patch_scores = []
     for image in patches_of(queries, 128):
         nearest = [sorted(np.linalg.norm(bank - patch, axis=1))[:k] for patch in image]
@@ -129,9 +126,9 @@ def test_reweighted_scores_are_equation_7(metric, ratio, photos, queries):
 
 def test_reweighting_of_far_patches_does_not_overflow(photos, queries):
     model = make(image_score="reweighted").fit(photos)
-    model._remember(model.extractor_, model.memory_bank_ + 1000, 1)
+    model._remember(model.extractor_, model.bank_.vectors_ + 1000, 1)
     assert np.isfinite(model.anomaly_scores(queries)).all()
-    model._remember(model.extractor_, model.memory_bank_[:1], 1)
+    model._remember(model.extractor_, model.bank_.vectors_[:1], 1)
     peak = model.detect(queries).patch_scores.max((1, 2))
     np.testing.assert_array_equal(
         model.anomaly_scores(queries), peak
@@ -177,7 +174,7 @@ def test_top_1_percent_takes_at_least_one_patch(places, count):
 
 def test_the_same_call_twice_gives_the_same_scores(photos, queries, fitted):
     again = make().fit(photos)
-    np.testing.assert_array_equal(again.memory_bank_, fitted.memory_bank_)
+    np.testing.assert_array_equal(again.bank_.vectors_, fitted.bank_.vectors_)
     np.testing.assert_array_equal(again.anomaly_scores(queries), fitted.anomaly_scores(queries))
     np.testing.assert_array_equal(again.anomaly_maps(queries), again.anomaly_maps(queries))
     other = make(random_state=1).fit(photos)
@@ -190,8 +187,8 @@ def test_fit_returns_itself_and_forgets_the_first_fit(photos, queries, fitted):
     assert model.calibrate(queries[:2], 0.5) is model
     first = model.anomaly_scores(queries)
     model.fit(photos)
-    assert not hasattr(model, "threshold_") and model.n_patches_ == 512
-    np.testing.assert_array_equal(model.memory_bank_, fitted.memory_bank_)
+    assert not hasattr(model, "threshold_") and model.bank_.n_vectors_ == 512
+    np.testing.assert_array_equal(model.bank_.vectors_, fitted.bank_.vectors_)
     np.testing.assert_array_equal(model.anomaly_scores(queries), fitted.anomaly_scores(queries))
     assert not np.array_equal(first, model.anomaly_scores(queries))
 
@@ -417,10 +414,10 @@ def test_saved_and_loaded(settings, threshold, photos, queries, tmp_path):
     model.save(tmp_path / "bank.safetensors")
     assert os.listdir(tmp_path) == ["bank.safetensors"]
     loaded = PatchCore.load(str(tmp_path / "bank.safetensors"))
-    np.testing.assert_array_equal(loaded.memory_bank_, model.memory_bank_)
+    np.testing.assert_array_equal(loaded.bank_.vectors_, model.bank_.vectors_)
     np.testing.assert_array_equal(loaded.anomaly_scores(queries), model.anomaly_scores(queries))
     np.testing.assert_array_equal(loaded.anomaly_maps(queries), model.anomaly_maps(queries))
-    assert loaded.n_patches_ == model.n_patches_
+    assert loaded.bank_.n_vectors_ == model.bank_.n_vectors_
     assert hasattr(loaded, "threshold_") == threshold
     if threshold:
         assert loaded.threshold_ == model.threshold_

@@ -13,14 +13,15 @@ from patchcore_helpers.app import cli
 from patchcore_helpers.core.backbones import load_backbone
 from patchcore_helpers.core.evaluation import evaluate
 from patchcore_helpers.core.extractor import extract
-from patchcore_helpers.core.strips import SETTINGS, StripPatchCore, score_tiles, strip_score
+from patchcore_helpers.core.strips import StripPatchCore, score_tiles, strip_score
+from patchcore_helpers.experiments.exp1 import SETTINGS
 from patchcore_helpers.data.synthetic import fabric, render_aitex
 from patchcore_helpers.data.tiling import fabric_extent
 
 
-def make(inset=(0, 0), **options):
+def make(border_margin=(0, 0), **options):
     inner = PatchCore("efficientnet_lite0", layers=(2,), coreset_ratio=0.05, precision="float32")
-    return StripPatchCore(inner, inset=inset, **options)
+    return StripPatchCore(inner, border_margin=border_margin, **options)
 
 
 def cloth(seed, width=700, height=64, **options):
@@ -44,7 +45,7 @@ def test_pieces_leave_no_seam(normal):
     expected = whole.anomaly_map(strip)
     for piece in (64, 256, 672):
         pieces = make(piece=piece, context=64).fit(normal)
-        assert pieces.patchcore_.n_patches_ == whole.patchcore_.n_patches_
+        assert pieces.patchcore_.bank_.n_vectors_ == whole.patchcore_.bank_.n_vectors_
         np.testing.assert_allclose(pieces.anomaly_map(strip), expected, rtol=1e-3)
     narrow = make(piece=64, context=32).fit(normal)  # patches here see 33 pixels away
     assert np.abs(narrow.anomaly_map(strip) / expected - 1).max() > 1e-3
@@ -54,7 +55,7 @@ def test_the_default_context_is_wide_enough_for_the_default_layers(normal):
     inner = PatchCore(**SETTINGS, precision="float32")
     apart = {}
     for context in (StripPatchCore().context, 0):
-        model = StripPatchCore(inner, context=context, inset=(0, 0)).fit(normal)
+        model = StripPatchCore(inner, context=context, border_margin=(0, 0)).fit(normal)
         strip = cloth(9, defect="stain")
         one, two = (model.set_params(piece=piece).anomaly_map(strip) for piece in (128, 704))
         apart[context] = np.abs(one - two).mean() / np.median(two)
@@ -77,7 +78,7 @@ def test_patches_inside_a_piece_are_those_of_the_extractor(normal):
 def test_the_border_of_a_strip_is_not_what_stands_out(normal):
     strips = [cloth(seed) for seed in range(20, 26)]
     tops = {True: 0, False: 0}
-    model = make(inset=(16, 32)).fit(normal)
+    model = make(border_margin=(16, 32)).fit(normal)
     inner = PatchCore(**model.model.get_params()).set_params(image_size=(64, 704)).fit(normal)
     for strip in strips:
         for stitched in tops:
@@ -89,7 +90,7 @@ def test_the_border_of_a_strip_is_not_what_stands_out(normal):
 
 
 def test_a_defect_is_found_where_it_is(normal):
-    model = make(inset=(16, 16)).fit(normal)
+    model = make(border_margin=(16, 16)).fit(normal)
     for seed, left in ((31, 100), (32, 350), (33, 620)):
         good = cloth(seed, height=128)
         strip = good.copy()
@@ -105,7 +106,7 @@ def test_a_defect_is_found_where_it_is(normal):
 
 def test_neither_margin_nor_table_nor_edge_counts(normal):
     strips = [cloth(s, 900, margin=150 + 10 * s, selvage=20) for s in range(3)]
-    model = make(inset=(0, 24)).fit(strips)
+    model = make(border_margin=(0, 24)).fit(strips)
     strip = cloth(7, 900, margin=170, selvage=20)
     found = model.anomaly_map(strip)
     assert (found[:, : 170 + 24] == 0).all() and (found[:, 170 + 24 : -24] > 0).all()
@@ -125,7 +126,7 @@ def test_a_strip_in_other_light_is_standardized_by_itself(normal):
     plain = [cloth(s) for s in (50, 51)]
     gain = {}
     for how in ("strip", "bank"):
-        model = make(inset=(0, 0), standardize=how).fit(normal)
+        model = make(border_margin=(0, 0), standardize=how).fit(normal)
         gain[how] = (model.anomaly_scores(bright) / model.anomaly_scores(plain)).mean()
     assert abs(gain["strip"] - 1) < 0.5 * abs(gain["bank"] - 1)
     with pytest.raises(InputError, match="standardize='both': choose strip or bank"):

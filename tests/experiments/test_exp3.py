@@ -11,7 +11,7 @@ from helpers.miniatures import make_mvtec
 from PIL import Image
 from test_exp1 import NOTEBOOKS, overlaps, run_in_full, style  # noqa: F401
 
-from patchcore_helpers.core.neighbors import make_index
+from patchcore_helpers.core.index import make_index
 from patchcore_helpers.data.prepare import prepare
 from patchcore_helpers.experiments import exp2, exp3
 from patchcore_helpers.experiments.grid import Grid, table

@@ -11,7 +11,7 @@ from patchcore_helpers.app import cli
 from patchcore_helpers.core import neighbors
 from patchcore_helpers.core.backbones import REGISTRY, BackboneSpec
 from patchcore_helpers.core.evaluation import evaluate
-from patchcore_helpers.core.neighbors import ExactIndex, make_index
+from patchcore_helpers.core.index import ExactIndex, make_index
 from patchcore_helpers.data.synthetic import RENDERED
 
 SMALL = {"weights": "random", "image_size": 64, "coreset_ratio": 0.5}
@@ -45,7 +45,7 @@ def test_a_data_set(dots):
 def test_a_backbone(dots, monkeypatch, capsys):
     monkeypatch.setitem(REGISTRY, "resnet34", BackboneSpec("resnet34.tv_in1k", (1, 2)))
     model = PatchCore("resnet34", **SMALL).fit(dots.train)
-    assert model.memory_bank_.shape[1] == 64 + 128 and model.grid_ == (16, 16)
+    assert model.bank_.vectors_.shape[1] == 64 + 128 and model.grid_ == (16, 16)
     assert cli.main(["list"]) == 0 and "resnet34" in capsys.readouterr().out
 
 
@@ -66,6 +66,6 @@ def test_an_index(dots, monkeypatch):
         *(make_index(kind).fit(bank).query(patches, 3) for kind in ("tree", "exact")), strict=True
     ):
         np.testing.assert_allclose(found, exact, rtol=1e-5)
-    scores = [PatchCore("resnet18", search=s, **SMALL).fit(dots.train).anomaly_scores(dots.test)
+    scores = [PatchCore("resnet18", index=s, **SMALL).fit(dots.train).anomaly_scores(dots.test)
               for s in ("tree", "exact")]  # fmt: skip
     np.testing.assert_allclose(*scores, rtol=1e-4)

@@ -466,8 +466,8 @@ def make_model(category, ratio=0.1, repeat=1):
     images = load_category(category).train
     model = PatchCore(image_size=64, coreset_ratio=ratio).fit(images)
     if repeat > 1:
-        model.memory_bank_ = np.tile(model.memory_bank_, (repeat, 1))
-        model.search_.fit(model.memory_bank_)
+        model.bank_.vectors_ = np.tile(model.bank_.vectors_, (repeat, 1))
+        model.bank_.index_.fit(model.bank_.vectors_)
     return model
 
 

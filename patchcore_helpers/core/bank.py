@@ -1,0 +1,311 @@
+"""The memory bank: vectors in, distances out. It knows nothing of images.
+
+A bank keeps a coreset of the vectors it is given, and answers for any vector how far it is from
+what was kept. `PatchCore` fills one with the patch vectors of normal images.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from patchcore_helpers.core.bank_file import BankSettings, read_bank_file, write_bank_file
+from patchcore_helpers.core.coreset import SAMPLERS, Coreset, nested_min_distances
+from patchcore_helpers.core.index import Index, make_index
+from patchcore_helpers.core.validation import (
+    as_patch_matrix,
+    check_choice,
+    check_integer,
+    check_real,
+    check_seed,
+)
+from patchcore_helpers.errors import InputError
+
+METRICS = ("l2", "cosine")
+REWEIGHTING_NEIGHBORS = 9  # b in Eq. 7
+
+
+class MemoryBank(BaseEstimator):
+    """A coreset of vectors and an index to search it.
+
+    Parameters
+    ----------
+    coreset_ratio : float in (0, 1]
+        Share of the vectors that are kept, at least one.
+    sampler : str
+        How they are chosen: "k_center" (greedy) or "random".
+    projection : int or None
+        Dimensions of the random projection in which the coreset is chosen; None for exact
+        distances.
+    metric : "l2" or "cosine"
+        The cosine distance is one minus the cosine of the angle between two vectors.
+    index : str or dict
+        How the nearest kept vectors are found: "exact", or another kind that `make_index` knows.
+    n_neighbors : int
+        `distances` averages over the distances to the n_neighbors nearest kept vectors.
+    random_state : int
+        Seed of the coreset and of an approximate index, from 0 to 2**32 - 1.
+    progress : bool
+        Draw a progress bar on standard error while the coreset is chosen.
+
+    Attributes
+    ----------
+    vectors_ : float32 array of shape (rows, channels)
+        The kept vectors, of unit length for the cosine metric. Missing after `load` where the file
+        holds only the codes of an index.
+    coreset_ : Coreset or None
+        Which vectors were kept, in the order of the choice; None after `load`.
+    index_ : Index
+        Fitted on `vectors_`.
+    n_vectors_ : int
+        How many vectors `fit` was given.
+
+    Notes
+    -----
+    Roth et al. 2022, "Towards total recall in industrial anomaly detection", arXiv 2106.08265,
+    sections 3.2 and 3.3. Taught in notebooks 1, 3 and 6.
+
+    Examples
+    --------
+    >>> vectors = np.array([[0.0, 0.0], [0.0, 0.1], [3.0, 4.0], [3.0, 4.1]])
+    >>> bank = MemoryBank(coreset_ratio=0.5).fit(vectors)
+    >>> len(bank), bank.distances(np.array([[3.0, 3.0]])).round(1)
+    (2, array([1.], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        *,
+        coreset_ratio: float = 0.01,
+        sampler: str = "k_center",
+        projection: int | None = 128,
+        metric: str = "l2",
+        index: str | dict = "exact",
+        n_neighbors: int = 1,
+        random_state: int = 0,
+        progress: bool = False,
+    ):
+        self.coreset_ratio = coreset_ratio
+        self.sampler = sampler
+        self.projection = projection
+        self.metric = metric
+        self.index = index
+        self.n_neighbors = n_neighbors
+        self.random_state = random_state
+        self.progress = progress
+
+    def check_settings(self) -> None:
+        """Refuse a setting that is out of range.
+
+        Raises
+        ------
+        InputError
+        """
+        check_real(self.coreset_ratio, "coreset_ratio", 0, 1, include="right", what="a share")
+        check_integer(self.n_neighbors, "n_neighbors", 1)
+        check_seed(self.random_state)
+        check_choice(self.sampler, "sampler", SAMPLERS)
+        check_choice(self.metric, "metric", METRICS)
+        make_index(self.index, self.random_state)
+
+    def fit(self, vectors: np.ndarray, y: Any = None) -> Self:
+        """Choose the coreset and build the index.
+
+        Parameters
+        ----------
+        vectors : float array of shape (n, channels)
+        y : ignored
+
+        Raises
+        ------
+        InputError
+            If a setting is out of range or the vectors are not a finite matrix.
+        IndexRefused
+            If the coreset is too small for the index.
+        """
+        self.check_settings()
+        vectors = self._comparable(as_patch_matrix(vectors, "vectors"))
+        n_kept = max(1, round(self.coreset_ratio * len(vectors)))
+        choose = SAMPLERS[self.sampler]
+        coreset = choose(
+            vectors,
+            n_kept,
+            projection=self.projection,
+            random_state=self.random_state,
+            progress=self.progress,
+        )
+        kept = vectors[coreset.indices]
+        index = make_index(self.index, self.random_state).fit(kept)
+        return self._remember(index, kept, coreset, n_vectors=len(vectors))
+
+    def _remember(
+        self, index: Index, kept: np.ndarray | None, coreset: Coreset | None, n_vectors: int
+    ) -> Self:
+        self.index_ = index
+        self.coreset_ = coreset
+        self.n_vectors_ = n_vectors
+        if kept is not None:
+            self.vectors_ = kept
+        elif hasattr(self, "vectors_"):
+            del self.vectors_
+        return self
+
+    def __len__(self) -> int:
+        """How many vectors are kept."""
+        check_is_fitted(self, "index_")
+        return self.index_.size
+
+    def nearest(self, vectors: np.ndarray, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest kept vectors of every vector.
+
+        Parameters
+        ----------
+        vectors : array of shape (n, channels)
+        k : int, optional
+            `n_neighbors` by default; cut to the size of the bank.
+
+        Returns
+        -------
+        distances : float32 array of shape (n, k), ascending
+            In the bank's metric.
+        rows : int64 array of shape (n, k)
+            Rows of `vectors_`.
+        """
+        check_is_fitted(self, "index_")
+        k = self.n_neighbors if k is None else k
+        l2, rows = self.index_.query(self._comparable(vectors), k)
+        return self._in_metric(l2), rows
+
+    def distances(self, vectors: np.ndarray, k: int | None = None) -> np.ndarray:
+        """Mean distance to the k nearest kept vectors, float32 array of shape (n,)."""
+        return self.nearest(vectors, k)[0].mean(1)
+
+    def nested_distances(self, vectors: np.ndarray, sizes: list[int]) -> np.ndarray:
+        """Distances that the first rows of the bank alone would give, at several sizes at once.
+
+        A greedy coreset is nested: its first s picks are the coreset of size s.
+
+        Parameters
+        ----------
+        vectors : array of shape (n, channels)
+        sizes : increasing list of int, at most the size of the bank
+
+        Returns
+        -------
+        float32 array of shape (len(sizes), n)
+            Distance to the nearest of the first s rows, for each s.
+        """
+        self._need_vectors("nested_distances")
+        l2 = nested_min_distances(self._comparable(vectors), self.vectors_, sizes)
+        return self._in_metric(l2)
+
+    def reweighting(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The factor of Eq. 7: close to 1 where the nearest kept vector is itself isolated.
+
+        One minus the softmax share of the distance to the nearest kept vector m*, among the
+        distances to the b = 9 kept vectors nearest to m* (m* included).
+
+        Parameters
+        ----------
+        vectors : array of shape (n, channels)
+        rows : int array of shape (n,)
+            The row of m* for every vector.
+
+        Returns
+        -------
+        float32 array of shape (n,)
+            1 in a bank of one row, which has no neighbors to ask.
+        """
+        self._need_vectors("image_score='reweighted'")
+        vectors = self._comparable(vectors)
+        nearest = self.vectors_[rows]
+        _, around = self.index_.query(nearest, REWEIGHTING_NEIGHBORS)
+        if around.shape[1] < 2:
+            return np.ones(len(vectors), np.float32)
+        # An approximate index may miss m* among its own neighbors: it then takes the last place.
+        missed = (around != rows[:, None]).all(1)
+        around[missed, -1] = rows[missed]
+        to_nearest = self._in_metric(np.linalg.norm(vectors - nearest, axis=1))
+        to_around = self._in_metric(
+            np.linalg.norm(vectors[:, None] - self.vectors_[around], axis=2)
+        )
+        # Shifted by the largest distance, so that the exponentials cannot overflow.
+        largest = to_around.max(1)
+        share = np.exp(to_nearest - largest) / np.exp(to_around - largest[:, None]).sum(1)
+        return 1 - share
+
+    def _comparable(self, vectors: np.ndarray) -> np.ndarray:
+        """The vectors as the bank compares them: of unit length for the cosine metric."""
+        if self.metric == "l2":
+            return vectors
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.maximum(lengths, 1e-12)
+
+    def _in_metric(self, l2: np.ndarray) -> np.ndarray:
+        """The metric's distance from the L2 one: half its square is the cosine distance of unit
+        vectors."""
+        return l2 if self.metric == "l2" else l2**2 / 2
+
+    def _need_vectors(self, name: str) -> None:
+        check_is_fitted(self, "index_")
+        if not hasattr(self, "vectors_"):
+            raise InputError(
+                f"{name}: needs the vectors of the memory bank, and the file holds only "
+                f"{self.index_.kind} codes; fit it again"
+            )
+
+    def settings(self) -> BankSettings:
+        """The parameters as they are written to a file."""
+        parameters = self.get_params()
+        del parameters["progress"]
+        return BankSettings(**parameters)
+
+    def tensors(self, with_vectors: bool = False) -> dict[str, np.ndarray]:
+        """The arrays that a file holds.
+
+        Parameters
+        ----------
+        with_vectors : bool
+            Keep the vectors even where the index needs only its codes.
+        """
+        check_is_fitted(self, "index_")
+        tensors = self.index_.arrays()
+        needed = with_vectors or self.index_.stores_vectors or not tensors
+        if needed and hasattr(self, "vectors_"):
+            tensors["vectors"] = self.vectors_
+        return tensors
+
+    def save(self, path: str | Path) -> None:
+        """Write the bank to a safetensors file; the file is complete or not there at all.
+
+        For the indexes "ivf_pq" and "ivf_pq_fast" it holds the codes, not the vectors that they
+        stand for; "ivf_pq_refined" keeps both. All other indexes are built again by `load`, from
+        the vectors and with the same seed.
+        """
+        write_bank_file(path, self.tensors(), self.settings(), self.n_vectors_)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a bank written by `save`, or the bank in a file written by `PatchCore.save`.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, damaged or not a memory bank.
+        """
+        file = read_bank_file(path)
+        return cls.restore(file.settings, file.tensors, file.n_vectors)
+
+    @classmethod
+    def restore(
+        cls, settings: BankSettings, tensors: dict[str, np.ndarray], n_vectors: int
+    ) -> Self:
+        """A bank from what `read_bank_file` has checked."""
+        bank = cls(**settings.parameters())
+        bank.check_settings()
+        arrays = dict(tensors)
+        kept = arrays.pop("vectors", None)
+        index = make_index(bank.index, bank.random_state).restore(kept, arrays)
+        return bank._remember(index, kept, None, n_vectors)

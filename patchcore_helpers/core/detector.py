@@ -1,0 +1,238 @@
+"""What every detector does: learn from normal images, then score, map and judge others."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.core.threshold import conformal_threshold
+from patchcore_helpers.errors import InputError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a grid of patch scores lies in an image that it does not cover completely.
+
+    Attributes
+    ----------
+    height, width : int, pixels
+        Size of the image.
+    top, left, bottom, right : int, pixels
+        The part of the image that is scored; empty if nothing is.
+    offset : (int, int), pixels
+        How much of the first row and column of patches lies outside that part.
+    step : int, pixels
+        From one patch to the next.
+    """
+
+    height: int
+    width: int
+    top: int
+    left: int
+    bottom: int
+    right: int
+    offset: tuple[int, int]
+    step: int
+
+
+@dataclass(frozen=True)
+class AnomalyResult:
+    """What a detector finds in a batch of images.
+
+    Attributes
+    ----------
+    scores : float32 array of shape (n,)
+        Image scores; higher is more anomalous.
+    patch_scores : float32 array of shape (n, rows, columns)
+        The patch scores that they come from; a list of (rows, columns) arrays where the images
+        differ in size.
+    frames : list of Frame, or None
+        Where the patch scores lie; None where they cover the images.
+    """
+
+    scores: np.ndarray
+    patch_scores: np.ndarray | list[np.ndarray]
+    frames: list[Frame] | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(self, indices: Sequence[int]) -> "AnomalyResult":
+        """The results of these images, in this order."""
+        indices = [int(index) for index in indices]
+        if self.frames is None:
+            return AnomalyResult(self.scores[indices], self.patch_scores[indices])
+        return AnomalyResult(
+            self.scores[indices],
+            [self.patch_scores[index] for index in indices],
+            [self.frames[index] for index in indices],
+        )
+
+    @staticmethod
+    def join(results: Sequence["AnomalyResult"]) -> "AnomalyResult":
+        """The results of several batches, one after the other."""
+        scores = np.concatenate([result.scores for result in results])
+        if results[0].frames is None:
+            return AnomalyResult(scores, np.concatenate([r.patch_scores for r in results]))
+        return AnomalyResult(
+            scores,
+            [grid for result in results for grid in result.patch_scores],
+            [frame for result in results for frame in result.frames or ()],
+        )
+
+
+class Detector(BaseEstimator, ABC):
+    """The contract of `PatchCore`, `StripPatchCore` and `Autoencoder`.
+
+    A detector is fitted on normal images alone. A subclass implements `fit`, `detect_batches`,
+    `to_maps` and `summary`; everything else follows from them.
+
+    Attributes
+    ----------
+    threshold_ : float
+        Image scores above it are judged defective; set by `calibrate`.
+    """
+
+    @abstractmethod
+    def fit(self, images: Sequence[Any], y: Any = None) -> Self:
+        """Learn from normal images; what an earlier fit learned is forgotten.
+
+        Parameters
+        ----------
+        images : sequence of samples, paths, PIL images or uint8 arrays
+        y : ignored
+        """
+
+    @abstractmethod
+    def detect_batches(self, images: Sequence[Any]) -> Iterator[AnomalyResult]:
+        """Score images batch by batch, in memory that does not grow with their number.
+
+        Parameters
+        ----------
+        images : sequence of samples, paths, PIL images or uint8 arrays
+
+        Yields
+        ------
+        AnomalyResult
+        """
+
+    @abstractmethod
+    def to_maps(self, result: AnomalyResult) -> np.ndarray | list[np.ndarray]:
+        """Anomaly maps at image size from a result of this detector.
+
+        Returns
+        -------
+        float32 array of shape (n, height, width), or a list of (height, width) arrays where the
+        images differ in size
+        """
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """What a table says of a fitted detector: backbone, image_size, coreset_ratio, n_patches
+        and bank_size; None for what this kind of detector does not have."""
+
+    @property
+    def metric_size(self) -> tuple[int, int] | None:
+        """The (height, width) at which pixel metrics are taken; None for the images' own sizes."""
+        return None
+
+    def extra_metrics(self, category: Any, maps: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Metrics that only this kind of detector has, such as the AUROC by tile."""
+        return {}
+
+    def detect(self, images: Sequence[Any]) -> AnomalyResult:
+        """Score images; patch scores and image scores from one pass."""
+        return AnomalyResult.join(list(self.detect_batches(images)))
+
+    def patch_scores(self, images: Sequence[Any]) -> np.ndarray | list[np.ndarray]:
+        """Patch scores, float32 array of shape (n, rows, columns), or a list of (rows, columns)."""
+        return self.detect(images).patch_scores
+
+    def anomaly_scores(self, images: Sequence[Any]) -> np.ndarray:
+        """Image scores, float32 array of shape (n,); higher is more anomalous."""
+        return self.detect(images).scores
+
+    def anomaly_maps(self, images: Sequence[Any]) -> np.ndarray | list[np.ndarray]:
+        """Anomaly maps at image size; see `to_maps`."""
+        return self.to_maps(self.detect(images))
+
+    def calibrate(self, normal_images: Sequence[Any], false_alarm_rate: float = 0.05) -> Self:
+        """Set `threshold_` from normal images that were not used in `fit`.
+
+        See `conformal_threshold` for what is promised.
+        """
+        scores = self.anomaly_scores(normal_images)
+        self.threshold_ = conformal_threshold(scores, false_alarm_rate)
+        return self
+
+    def predict(self, images: Sequence[Any]) -> np.ndarray:
+        """1 where the image score exceeds `threshold_`, else 0; int array of shape (n,)."""
+        check_is_fitted(
+            self, "threshold_", msg="set a threshold first: call calibrate(normal_images)"
+        )
+        return (self.anomaly_scores(images) > self.threshold_).astype(int)
+
+    def score(self, images: Sequence[Any], y: Sequence[int]) -> float | None:
+        """Image AUROC on labeled images (0 normal, 1 defective), as scikit-learn's tools ask."""
+        return image_auroc(y, self.anomaly_scores(images))
+
+    def _forget_threshold(self) -> None:
+        if hasattr(self, "threshold_"):
+            del self.threshold_
+
+
+def as_image_list(images: Sequence[Any]) -> list[Any]:
+    """The images as a list that is not empty."""
+    images = list(images)
+    if not images:
+        raise InputError("no images: give at least one")
+    return images
+
+
+def image_scores(patch_scores: np.ndarray, kind: str = "max") -> np.ndarray:
+    """One score per image from its patch scores.
+
+    Parameters
+    ----------
+    patch_scores : array of shape (n, rows, columns)
+    kind : "max", "mean" or "top1_percent" (mean of the largest 1 % of patches, at least one)
+
+    Examples
+    --------
+    >>> image_scores(np.array([[[1.0, 2.0], [3.0, 6.0]]]), "mean")
+    array([3.])
+    """
+    flat = patch_scores.reshape(len(patch_scores), -1)
+    if kind == "mean":
+        return flat.mean(1)
+    if kind == "max":
+        return flat.max(1)
+    count = max(1, round(flat.shape[1] / 100))
+    return np.sort(flat, axis=1)[:, -count:].mean(1)
+
+
+def smooth_maps(patch_scores: np.ndarray, size: tuple[int, int], sigma: float = 4.0) -> np.ndarray:
+    """Anomaly maps: patch scores resized bilinearly to `size` and smoothed by a Gaussian.
+
+    Parameters
+    ----------
+    patch_scores : float32 array of shape (n, rows, columns)
+    size : (height, width), pixels
+    sigma : float, pixels
+        Standard deviation of the Gaussian; 0 leaves the map as it is.
+
+    Returns
+    -------
+    float32 array of shape (n, height, width)
+    """
+    grids = torch.from_numpy(np.ascontiguousarray(patch_scores, np.float32))[:, None]
+    maps = F.interpolate(grids, size=size, mode="bilinear")[:, 0].numpy()
+    return gaussian_filter(maps, sigma, axes=(1, 2)) if sigma > 0 else maps

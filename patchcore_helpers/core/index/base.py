@@ -1,0 +1,172 @@
+"""What every index does: find the nearest stored vectors of a query vector, exactly or nearly."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+
+from patchcore_helpers.core.validation import as_patch_matrix, check_integer, check_seed
+from patchcore_helpers.errors import InputError
+
+BLOCK_ENTRIES = 2**22  # numbers per block (16 MB, near the caches): memory stays flat for any bank
+FAISS_TABLE_ENTRIES = 4096  # numbers that FAISS keeps per query, such as its look-up tables
+LARGEST_COUNT = 2**31 - 1
+
+
+class IndexRefused(InputError):
+    """The memory bank has too few rows or channels for the settings of an index."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Index(ABC):
+    """The stored vectors of a memory bank, and a way to search them.
+
+    A subclass has its settings as fields, says their ranges in `ranges`, and implements `_build`
+    and `_search`. Vectors are searched centered on their mean, because a common offset adds nothing
+    to a distance but costs digits; the distances returned are L2, computed from direct differences
+    wherever the vectors themselves are stored.
+
+    Attributes
+    ----------
+    random_state : int
+        Seed of whatever is trained, from 0 to 2**32 - 1. The same seed gives the same index,
+        however many threads there are.
+    kind : str
+        The name by which `make_index` knows the class.
+    ranges : dict of str to (int, int)
+        Smallest and largest value of each setting.
+    stores_vectors : bool
+        Whether the float32 vectors are needed for a query (or only codes that stand for them).
+    size, width : int
+        Rows and channels of the memory bank; set by `fit`.
+    mean : float32 tensor of shape (width,)
+        Mean of the stored vectors; set by `fit`.
+    vectors : float32 tensor of shape (size, width), or None
+        The stored vectors, where `stores_vectors`.
+    nbytes : int
+        Bytes of the index: of the stored vectors, or of what FAISS serializes, plus the vectors
+        where true distances need them.
+    """
+
+    kind: ClassVar[str]
+    ranges: ClassVar[dict[str, tuple[int, int]]] = {}
+    stores_vectors: ClassVar[bool] = True
+
+    random_state: int = 0
+
+    size: int = field(init=False, repr=False, default=0)
+    width: int = field(init=False, repr=False, default=0)
+    nbytes: int = field(init=False, repr=False, default=0)
+    mean: torch.Tensor = field(init=False, repr=False)
+    vectors: torch.Tensor | None = field(init=False, repr=False, default=None)
+
+    def check_settings(self) -> None:
+        """Refuse a setting outside its range; every query asks again, as settings may change.
+
+        Raises
+        ------
+        InputError
+        """
+        check_seed(self.random_state)
+        for name, (low, high) in self.ranges.items():
+            check_integer(getattr(self, name), name, low, high)
+
+    def fit(self, vectors: np.ndarray) -> Self:
+        """Take in the vectors of a memory bank.
+
+        Parameters
+        ----------
+        vectors : float32 array of shape (size, width)
+
+        Raises
+        ------
+        IndexRefused
+            If there are too few rows or channels for the settings.
+        InputError
+            If a setting is out of range, or the vectors are not a finite matrix.
+        """
+        self.check_settings()
+        stored = torch.from_numpy(as_patch_matrix(vectors, "memory bank"))
+        self.size, self.width = stored.shape
+        self.mean = stored.mean(0)
+        self.nbytes = stored.nbytes
+        self.vectors = stored if self.stores_vectors else None
+        self._build(stored - self.mean)
+        return self
+
+    def query(self, patches: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Find the k nearest stored vectors of every patch vector.
+
+        Parameters
+        ----------
+        patches : array of shape (n, width)
+        k : int
+            A k larger than the memory bank is cut to it.
+
+        Returns
+        -------
+        distances : float32 array of shape (n, k), L2, ascending
+        rows : int64 array of shape (n, k), rows of the memory bank
+        """
+        self.check_settings()
+        queries = torch.from_numpy(as_patch_matrix(patches, width=self.width))
+        k = min(int(k), self.size)
+        block_rows = max(1, BLOCK_ENTRIES // self._entries_per_query(k))
+        blocks = [self._search(block, k) for block in queries.split(block_rows)]
+        distances = torch.cat([block[0] for block in blocks])
+        rows = torch.cat([block[1] for block in blocks])
+        return distances.numpy(), rows.numpy()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a file must hold besides the vectors so that `restore` can rebuild this index."""
+        return {}
+
+    def restore(self, vectors: np.ndarray | None, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Become the index that was saved; nothing is believed before it is checked.
+
+        Parameters
+        ----------
+        vectors : float32 array of shape (size, width), or None
+            None only where the index does not store them.
+        arrays : dict of str to array
+            As `arrays` returned them.
+        """
+        return self.fit(vectors)
+
+    @abstractmethod
+    def _build(self, centered: torch.Tensor) -> None:
+        """Prepare the search, from the stored vectors minus their mean."""
+
+    @abstractmethod
+    def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distances and rows of one block of queries, each of shape (n, k), ascending."""
+
+    def _entries_per_query(self, k: int) -> int:
+        """How many numbers one query needs in memory."""
+        return max(FAISS_TABLE_ENTRIES, k * self.width)
+
+
+def rank_by_true_distance(
+    patches: torch.Tensor, rows: torch.Tensor, candidates: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k nearest among candidate vectors, by direct differences.
+
+    Parameters
+    ----------
+    patches : float32 tensor of shape (n, width)
+    rows : int64 tensor of shape (n, candidates)
+        Row numbers of the candidates; -1 for "no candidate".
+    candidates : float32 tensor of shape (n, candidates, width)
+    k : int
+
+    Returns
+    -------
+    distances, rows : tensors of shape (n, k), ascending by distance
+    """
+    distances = torch.linalg.vector_norm(patches[:, None] - candidates, dim=2)
+    distances, order = distances.masked_fill_(rows < 0, math.inf).sort(1)
+    return distances[:, :k], rows.gather(1, order)[:, :k]
