@@ -18,8 +18,7 @@ from PIL import Image
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.core import strips
 from patchcore_helpers.core.metrics import auroc_interval, image_auroc
-from patchcore_helpers.core.strips import StripPatchCore, score_tiles
-from patchcore_helpers.experiments.exp1 import SETTINGS
+from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore, score_tiles
 
 FABRICS = ("00", "01", "04")
 PATCHCORE = set(PatchCore().get_params())
@@ -64,7 +63,7 @@ def maps_of(category, seed, margin=False, double=False, **changes):
     """The stitched maps of the test strips, and the seconds for fit and score."""
     inner = {k: v for k, v in changes.items() if k in PATCHCORE}
     outer = {k: v for k, v in changes.items() if k not in PATCHCORE}
-    model = StripPatchCore(PatchCore(**(SETTINGS | {"random_state": seed} | inner)), **outer)
+    model = StripPatchCore(PatchCore(**(STRIP_SETTINGS | {"random_state": seed} | inner)), **outer)
     start, find = time.perf_counter(), strips.fabric_extent
     try:
         if margin:

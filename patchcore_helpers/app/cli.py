@@ -63,10 +63,9 @@ def evaluate(args):
     where = {"data_dir": args.data_dir, "seed": args.seed, "good": args.good}
     category = load_category(args.category, **where)
     if category.name.startswith("aitex/"):
-        from patchcore_helpers.core.strips import StripPatchCore
-        from patchcore_helpers.experiments.exp1 import SETTINGS
+        from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore
 
-        model = StripPatchCore(model_from(args, random_state=args.seed, **SETTINGS))
+        model = StripPatchCore(model_from(args, random_state=args.seed, **STRIP_SETTINGS))
     else:
         model = model_from(args, random_state=args.seed, cache=not args.no_cache)
     results, _ = evaluate(category, model)

@@ -260,7 +260,7 @@ class MemoryBank(BaseEstimator):
         """The parameters as they are written to a file."""
         parameters = self.get_params()
         del parameters["progress"]
-        return BankSettings(**parameters)
+        return BankSettings.of(parameters)
 
     def tensors(self, with_vectors: bool = False) -> dict[str, np.ndarray]:
         """The arrays that a file holds.

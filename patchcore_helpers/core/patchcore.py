@@ -35,7 +35,7 @@ from patchcore_helpers.core.detector import (
 )
 from patchcore_helpers.core.extractor import Extractor, as_size
 from patchcore_helpers.core.feature_cache import FeatureCache
-from patchcore_helpers.core.validation import check_choice, check_real
+from patchcore_helpers.core.validation import as_patch_matrix, check_choice, check_real
 from patchcore_helpers.errors import InputError
 
 IMAGE_SCORES = ("max", "mean", "top1_percent", "reweighted")
@@ -160,7 +160,8 @@ class PatchCore(Detector):
         self._check_settings()
         extractor = self.new_extractor()
         patches = extractor.extract(images, self._label("memory bank"))
-        bank = self.new_bank().fit(as_rows(patches))
+        vectors = as_patch_matrix(as_rows(patches), f"features of {self.backbone}")
+        bank = self.new_bank().fit(vectors)
         self._remember(extractor, bank)
         self.grid_ = patches.shape[1:3]
         return self

@@ -1,12 +1,12 @@
 """Every kind of search against brute force in float64, its arrays, and files that hold them."""
 
-import json
+from dataclasses import replace
 
 import faiss
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
+from helpers.bank_files import read_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -14,11 +14,10 @@ from safetensors import safe_open
 from sklearn.base import clone
 
 from patchcore_helpers import InputError, PatchCore
-from patchcore_helpers.core.bank_file import digest_of
-from patchcore_helpers.core.index.faiss_indexes import FaissIndex
-from patchcore_helpers.core.index import SETTINGS, IndexRefused, make_index
+from patchcore_helpers.core.index import INDEXES, IndexRefused, make_index
+from patchcore_helpers.core.index.faiss_indexes import FaissIndex, IVFPQIndex
 
-KINDS = list(SETTINGS)
+KINDS = list(INDEXES)
 EXACT = ("exact", "sklearn", "flat")
 CODED = ("ivf_pq", "ivf_pq_fast", "ivf_sq8")  # distances to decoded rows
 PQ = [kind for kind in KINDS if "_pq" in kind]
@@ -45,8 +44,8 @@ def clustered(rows, width=16, clusters=40, seed=0, spread=0.3):
 
 def decoded(search):
     """The rows that the codes of an IVF index stand for."""
-    search.complete.make_direct_map()
-    rows = search.complete.reconstruct_n(0, search.size)[:, : search.width]
+    search.exhaustive.make_direct_map()
+    rows = search.exhaustive.reconstruct_n(0, search.size)[:, : search.width]
     return rows + search.mean.double().numpy()
 
 
@@ -135,7 +134,7 @@ def test_clusters_smaller_than_k(kind):
     bank = np.repeat(np.random.default_rng(0).normal(size=(100, 8)), 3, axis=0) * 100
     bank = np.float32(bank + np.random.default_rng(1).normal(0, 0.01, bank.shape))
     search = make_index(small(kind, n_clusters=100, nprobe=1)).fit(bank)
-    alone = search.index.search(search._pad(torch.from_numpy(bank) - search.mean), 5)[1]
+    alone = search.searched.search(search._pad(torch.from_numpy(bank) - search.mean), 5)[1]
     assert (alone < 0).any()
     distances, _ = assert_sound(search, bank, bank, 5)
     assert distances.max() < 5000
@@ -146,7 +145,7 @@ def test_refined_search_does_not_widen_for_its_candidates():
     bank = clustered(900, clusters=30, spread=0.01)
     search = make_index(small("ivf_pq_refined", n_clusters=30, nprobe=1, k_factor=900)).fit(bank)
     search.query(bank, 1)
-    assert search.index.nprobe == 1
+    assert search.searched.nprobe == 1
     _, rows = search.query(bank, 5)
     assert rows.min() >= 0
 
@@ -167,8 +166,8 @@ def test_nprobe_is_asked_at_every_query():
 def test_a_walk_in_a_broken_graph_still_finds_k():
     bank = clustered(400)
     search = make_index({"kind": "hnsw", "ef_search": 1}).fit(bank)
-    lonely = faiss.vector_to_array(search.index.hnsw.neighbors)
-    faiss.copy_array_to_vector(np.full_like(lonely, -1), search.index.hnsw.neighbors)
+    lonely = faiss.vector_to_array(search.searched.hnsw.neighbors)
+    faiss.copy_array_to_vector(np.full_like(lonely, -1), search.searched.hnsw.neighbors)
     distances, _ = search.query(bank[:50], 7)
     expected, _ = make_index().fit(bank).query(bank[:50], 7)
     np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1e-6)
@@ -182,7 +181,7 @@ def test_codes_are_those_of_a_product_quantizer_by_hand(width, m, bits):
     bank = clustered(600, width) + 50
     search = make_index({"kind": "ivf_pq", "m": m, "bits": bits, "n_clusters": 20}).fit(bank)
     mean, centroids, codebooks, codes = (
-        search.arrays[name] for name in ("mean", "centroids", "codebooks", "codes")
+        search.arrays()[name] for name in ("mean", "centroids", "codebooks", "codes")
     )
     columns = -(-width // m) * m
     rows = np.zeros((600, columns))
@@ -204,8 +203,8 @@ def test_sixteen_bits():
     bank = rng.normal(size=(70_000, 2)).astype(np.float32)
     options = {"kind": "ivf_pq", "m": 1, "bits": 16, "n_clusters": 16}
     search = make_index(options).fit(bank)
-    assert search.arrays["codebooks"].shape == (1, 65_536, 2)
-    assert search.arrays["codes"].shape == (70_000, 3)
+    assert search.arrays()["codebooks"].shape == (1, 65_536, 2)
+    assert search.arrays()["codes"].shape == (70_000, 3)
     assert search.nbytes > bank.nbytes  # its codebook alone is as large as the bank
     distances, _ = search.query(bank[::100], 3)
     assert np.isfinite(distances).all() and np.median(distances[:, 0]) < 0.01
@@ -218,7 +217,7 @@ def test_sixteen_bits():
     [
         ({"kind": "ivf_pq"}, 255, "bits=8.* need 256 rows"),
         ({"kind": "ivf_pq_fast"}, 15, "bits=4.* need 16 rows"),
-        ({"kind": "ivf_sq8", "n_clusters": 51}, 50, "n_clusters=51.* need 51 rows"),
+        ({"kind": "ivf_sq8", "n_clusters": 51}, 50, "n_clusters=51.* needs 51 rows"),
         ({"kind": "ivf_pq", "m": 17}, 300, "m=17 .*of 17 channels, the memory bank has 300 of 16"),
     ],
 )
@@ -254,7 +253,7 @@ def test_the_seed_decides_whatever_the_threads(kind):
             assert faiss.omp_get_max_threads() == threads
         finally:
             faiss.omp_set_num_threads(before)
-        return faiss.serialize_index(search.index).tobytes()
+        return faiss.serialize_index(search.searched).tobytes()
 
     first = content(3, 1)
     assert first == content(3, 2) == content(3, 2)
@@ -280,8 +279,8 @@ def test_bad_input(kind):
 
 BAD = [
     *[(value, "choose one of exact, sklearn") for value in ("ivf", None, 5, [], {}, {"kind": []})],
-    ({"kind": "exact", "m": 8}, "exact has no setting 'm'; it has none"),
-    ({"kind": "hnsw", "nprobe": 8}, "hnsw has no setting 'nprobe'; it has links, ef_search"),
+    ({"kind": "exact", "m": 8}, "exact has no setting 'm'; its settings: none"),
+    ({"kind": "hnsw", "nprobe": 8}, "hnsw has no setting 'nprobe'; its settings: links, ef_search"),
     ({"kind": "ivf_pq", "bits": 17}, "bits=17: give a whole number from 1 to 16"),
     ({"kind": "ivf_pq", "bits": 4.0}, r"bits=4\.0: give"),
     ({"kind": "ivf_pq", "m": None}, "m=None: give"),
@@ -344,7 +343,11 @@ def test_reweighting_counts_the_row_that_a_search_misses(photos, queries):
             distances, rows = search.query(patches, k + (k > 1))
             return (distances, rows) if k == 1 else (distances[:, 1:], rows[:, 1:])
 
-    expected, search, model.bank_.index_ = model.anomaly_scores(queries), model.bank_.index_, Misses()
+    expected, search, model.bank_.index_ = (
+        model.anomaly_scores(queries),
+        model.bank_.index_,
+        Misses(),
+    )
     np.testing.assert_allclose(model.anomaly_scores(queries), expected, rtol=1e-6)
 
 
@@ -355,21 +358,23 @@ def test_saved_and_loaded(kind, score, photos, queries, tmp_path):
     model = make(search, image_score=score, n_neighbors=2, random_state=5).fit(photos)
     model.calibrate(queries[:2], 0.5).save(tmp_path / "bank")
     loaded = PatchCore.load(tmp_path / "bank")
-    assert loaded.search == search and loaded.bank_.index_.nbytes == model.bank_.index_.nbytes
+    assert loaded.index == search and loaded.bank_.index_.nbytes == model.bank_.index_.nbytes
     np.testing.assert_array_equal(loaded.anomaly_scores(queries), model.anomaly_scores(queries))
     with safe_open(tmp_path / "bank", "pt") as file:
         names = set(file.keys())
     arrays = {"mean", "centroids", "codebooks", "codes"} if kind in PQ else set()
     alone = kind in ("ivf_pq", "ivf_pq_fast") and score == "max"
-    assert names == (arrays if alone else arrays | {"memory_bank"})
-    assert hasattr(loaded, "memory_bank_") != alone
+    assert names == (arrays if alone else arrays | {"vectors"})
+    assert hasattr(loaded.bank_, "vectors_") != alone
     if isinstance(model.bank_.index_, FaissIndex):
-        contents = [faiss.serialize_index(m.bank_.index_.index).tobytes() for m in (model, loaded)]
+        contents = [
+            faiss.serialize_index(m.bank_.index_.searched).tobytes() for m in (model, loaded)
+        ]
         assert kind == "hnsw" or len(contents[0]) == len(contents[1])
     loaded.save(tmp_path / "again")
     assert (tmp_path / "again").stat().st_size == (tmp_path / "bank").stat().st_size
     if alone:
-        with pytest.raises(InputError, match="needs the memory bank"):
+        with pytest.raises(InputError, match="needs the vectors of the memory bank"):
             loaded.set_params(image_score="reweighted").anomaly_scores(queries)
         assert loaded.fit(photos).anomaly_scores(queries).shape == (4,)
 
@@ -398,7 +403,7 @@ def test_a_bank_that_is_too_small_leaves_the_first_fit_whole(photos, queries):
         {"aggregation": "paper"},
         {"neighborhood": 5},
         {"metric": "cosine"},
-        {"search": "flat"},
+        {"index": "flat"},
     ],
 )
 def test_what_the_bank_was_made_with_cannot_change(change, photos, queries, tmp_path):
@@ -419,10 +424,7 @@ def saved(photos, tmp_path_factory):
     path = tmp_path_factory.mktemp("hostile") / "bank"
     search = {"kind": "ivf_pq_refined", "m": 5, "bits": 4, "n_clusters": 20}
     make(search).fit(photos).save(path)
-    with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["patchcore"])
-        tensors = {name: file.get_tensor(name).numpy() for name in list(file.keys())}
-    return about, tensors
+    return read_parts(path)
 
 
 def put(array, place, value):
@@ -455,48 +457,43 @@ HOSTILE = {
     "a short mean": ("mean", lambda a: a[:-1]),
     "a mean of one row": ("mean", lambda a: a[None]),
     "a mean with NaN": ("mean", lambda a: put(a, 0, np.nan)),
-    "no bank": ("memory_bank", lambda a: None),
-    "fewer rows": ("memory_bank", lambda a: a[:-1]),
-    "a narrow bank": ("memory_bank", lambda a: a[:, :-1]),
-    "a bank with NaN": ("memory_bank", lambda a: put(a, (0, 0), np.nan)),
+    "no bank": ("vectors", lambda a: None),
+    "fewer rows": ("vectors", lambda a: a[:-1]),
+    "a narrow bank": ("vectors", lambda a: a[:, :-1]),
+    "a bank with NaN": ("vectors", lambda a: put(a, (0, 0), np.nan)),
 }
 
 
-def load(path, about, tensors):
-    about = {**about, "digest": digest_of(tensors)}
-    tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}
-    safetensors.torch.save_file(tensors, path, {"patchcore": json.dumps(about)})
+def load(path, parts):
+    path.write_bytes(parts.to_bytes())
     return PatchCore.load(path)
 
 
 @pytest.mark.parametrize("change", HOSTILE)
 def test_hostile_tensors(change, saved, tmp_path, monkeypatch):
-    about, tensors = saved
-    load(tmp_path / "bank", about, tensors)
-    monkeypatch.setattr(FaissIndex, "_empty", lambda self: pytest.fail("FAISS has seen it"))
+    load(tmp_path / "bank", saved)
+    monkeypatch.setattr(IVFPQIndex, "_empty", lambda self: pytest.fail("FAISS has seen it"))
     name, make_hostile = HOSTILE[change]
-    changed = make_hostile(tensors[name])
-    tensors = {k: v for k, v in {**tensors, name: changed}.items() if v is not None}
+    tensors = {**saved.tensors, name: make_hostile(saved.tensors[name])}
+    tensors = {name: array for name, array in tensors.items() if array is not None}
     with pytest.raises(InputError, match="not a memory bank of this package") as caught:
-        load(tmp_path / "bank", about, tensors)
+        load(tmp_path / "bank", replace(saved, tensors=tensors))
     assert str(caught.value).startswith(str(tmp_path / "bank")) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "search",
+    "index",
     ["ivf", None, {"kind": "ivf_pq", "m": 10**6}, {"kind": "ivf_pq", "bits": 16}, {"m": 5}]
     + [{"kind": "ivf_pq", "m": 5, "bits": 4, "n_clusters": n} for n in (19, 21, 10**6, "20")],
 )
-def test_hostile_settings(search, saved, tmp_path):
-    about, tensors = saved
-    about = {**about, "parameters": {**about["parameters"], "search": search}}
+def test_hostile_settings(index, saved, tmp_path):
+    bank = {**saved.bank, "settings": {**saved.bank["settings"], "index": index}}
     with pytest.raises(InputError, match="not a memory bank of this package"):
-        load(tmp_path / "bank", about, tensors)
+        load(tmp_path / "bank", replace(saved, bank=bank))
 
 
 def test_flipped_bits_in_the_codes(saved, tmp_path):
-    about, tensors = saved
-    load(tmp_path / "bank", about, tensors)
+    load(tmp_path / "bank", saved)
     content = bytearray((tmp_path / "bank").read_bytes())
     content[-1] ^= 1
     (tmp_path / "bank").write_bytes(content)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from patchcore_helpers import InputError
-from patchcore_helpers.core import neighbors
-from patchcore_helpers.core.index import ExactIndex
+from patchcore_helpers.core.index import ExactIndex, base
 
 
 def assert_nearest(bank, patches, k):
@@ -99,7 +98,7 @@ def test_blocks_give_what_one_pass_gives(k, monkeypatch):
     rng = np.random.default_rng(2)
     bank, patches = (rng.normal(size=(n, 8)).astype(np.float32) for n in (30, 101))
     whole = ExactIndex().fit(bank).query(patches, k)
-    monkeypatch.setattr(neighbors, "ENTRIES", 30 * 7)
+    monkeypatch.setattr(base, "BLOCK_ENTRIES", 30 * 7)
     blocks = ExactIndex().fit(bank).query(patches, k)
     np.testing.assert_allclose(blocks[0], whole[0], rtol=1e-6)
     np.testing.assert_array_equal(blocks[1], whole[1])

@@ -13,8 +13,12 @@ from patchcore_helpers.app import cli
 from patchcore_helpers.core.backbones import load_backbone
 from patchcore_helpers.core.evaluation import evaluate
 from patchcore_helpers.core.extractor import extract
-from patchcore_helpers.core.strips import StripPatchCore, score_tiles, strip_score
-from patchcore_helpers.experiments.exp1 import SETTINGS
+from patchcore_helpers.core.strips import (
+    STRIP_SETTINGS,
+    StripPatchCore,
+    score_tiles,
+    strip_score,
+)
 from patchcore_helpers.data.synthetic import fabric, render_aitex
 from patchcore_helpers.data.tiling import fabric_extent
 
@@ -45,14 +49,14 @@ def test_pieces_leave_no_seam(normal):
     expected = whole.anomaly_map(strip)
     for piece in (64, 256, 672):
         pieces = make(piece=piece, context=64).fit(normal)
-        assert pieces.patchcore_.bank_.n_vectors_ == whole.patchcore_.bank_.n_vectors_
+        assert pieces.bank_.n_vectors_ == whole.bank_.n_vectors_
         np.testing.assert_allclose(pieces.anomaly_map(strip), expected, rtol=1e-3)
     narrow = make(piece=64, context=32).fit(normal)  # patches here see 33 pixels away
     assert np.abs(narrow.anomaly_map(strip) / expected - 1).max() > 1e-3
 
 
 def test_the_default_context_is_wide_enough_for_the_default_layers(normal):
-    inner = PatchCore(**SETTINGS, precision="float32")
+    inner = PatchCore(**STRIP_SETTINGS, precision="float32")
     apart = {}
     for context in (StripPatchCore().context, 0):
         model = StripPatchCore(inner, context=context, border_margin=(0, 0)).fit(normal)
@@ -129,7 +133,7 @@ def test_a_strip_in_other_light_is_standardized_by_itself(normal):
         model = make(border_margin=(0, 0), standardize=how).fit(normal)
         gain[how] = (model.anomaly_scores(bright) / model.anomaly_scores(plain)).mean()
     assert abs(gain["strip"] - 1) < 0.5 * abs(gain["bank"] - 1)
-    with pytest.raises(InputError, match="standardize='both': choose strip or bank"):
+    with pytest.raises(InputError, match="standardize='both': choose one of strip, bank"):
         make(standardize="both").fit(normal)
 
 
@@ -156,7 +160,21 @@ def test_what_cannot_be_fitted(normal):
 def test_a_threshold_from_normal_strips(normal):
     model = make().fit(normal).calibrate([cloth(s) for s in range(40, 44)], 0.2)
     assert model.threshold_ == model.anomaly_scores([cloth(s) for s in range(40, 44)]).max()
+    assert model.predict([cloth(s) for s in range(40, 44)]).tolist() == [0] * 4
     assert not hasattr(model.fit(normal), "threshold_")
+
+
+def test_the_detectors_contract(normal):
+    strips = [cloth(5), cloth(6, 500), np.full((64, 300), 255, np.uint8)]
+    model = make().fit(normal)
+    result = model.detect(strips)
+    maps = model.anomaly_maps(strips)
+    assert [m.shape for m in maps] == [(64, 700), (64, 500), (64, 300)]
+    assert result.scores.tolist() == [m.max() for m in maps] and result.scores[2] == 0
+    assert result.patch_scores[2].size == 0
+    np.testing.assert_array_equal(model.to_maps(result.select([1]))[0], maps[1])
+    for streamed, expected in zip(model.iterate_maps(strips), maps, strict=True):
+        np.testing.assert_array_equal(streamed, expected)
 
 
 def test_evaluate(rendered, capfd):
@@ -164,16 +182,17 @@ def test_evaluate(rendered, capfd):
     assert cli.main(words) == 0
     output = json.loads(capfd.readouterr().out.splitlines()[-1])
     category = load_category("aitex/00", data_dir=rendered)
-    model = StripPatchCore(PatchCore(**SETTINGS))
-    results, inspection = evaluate(category, model)
+    model = StripPatchCore(PatchCore(**STRIP_SETTINGS))
+    results, result = evaluate(category, model)
+    maps = model.to_maps(result)
     timed = ("fit_seconds", "score_seconds", "peak_rss_mb")
     assert [k for k in results if results[k] != output[k] and k not in timed] == ["image_size"]
     assert output["image_size"] == [256, 1024] and list(output) == list(results)
     assert (output["n_train"], output["n_test"]) == (4, 8)
-    assert output["image_auroc"] == roc_auc_score(category.labels, inspection.scores)
+    assert output["image_auroc"] == roc_auc_score(category.labels, result.scores)
 
     labels, scores = [], []
-    for sample, found in zip(category.test, inspection.patch_scores, strict=True):
+    for sample, found in zip(category.test, maps, strict=True):
         first, _ = fabric_extent(np.asarray(sample.read()))
         for x in range(0, 1024, 256):
             if x + 256 > first:
@@ -181,7 +200,7 @@ def test_evaluate(rendered, capfd):
                 scores.append(found[:, x : x + 256].max())
     assert output["tile_auroc"] == pytest.approx(roc_auc_score(labels, scores))
     assert len(labels) < 8 * 4
-    tiles = score_tiles(category, inspection.patch_scores)
+    tiles = score_tiles(category, maps)
     assert len(tiles) == len(labels) and (tiles.cloth > 0).all()
 
 
@@ -190,8 +209,8 @@ def test_memory_and_time_of_a_very_long_strip():
     code = """
 import sys, time
 import numpy as np
-from patchcore_helpers.lesson import peak_rss_mb
-from patchcore_helpers.strips import StripPatchCore
+from patchcore_helpers.process import peak_rss_mb
+from patchcore_helpers.core.strips import StripPatchCore
 rng = np.random.default_rng(0)
 model = StripPatchCore().fit([rng.integers(60, 120, (256, 1024), np.uint8)])
 start = time.perf_counter()

@@ -1,0 +1,60 @@
+"""Bank files taken apart and put together again, so that tests can change any of their parts."""
+
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from patchcore_helpers.core.bank_file import FORMAT, digest_of
+
+
+@dataclass
+class BankParts:
+    """What a bank file holds; `changed_metadata` overrides what follows from the rest."""
+
+    bank: dict
+    detector: dict
+    tensors: dict[str, np.ndarray]
+    changed_metadata: dict = field(default_factory=dict)
+
+    def metadata(self):
+        bank = json.dumps(self.bank)
+        detector = json.dumps(self.detector)
+        digest = digest_of(self.tensors, bank, detector)
+        sound = {"format": FORMAT, "bank": bank, "detector": detector, "digest": digest}
+        return {**sound, **self.changed_metadata}
+
+    def to_bytes(self):
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.tensors.items()}
+        return save(arrays, self.metadata())
+
+
+def read_parts(path):
+    """The parts of a sound bank file."""
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+    return BankParts(json.loads(metadata["bank"]), json.loads(metadata["detector"]), tensors)
+
+
+def change_bank(path, change):
+    """Let `change` alter the parts of a bank file in place."""
+    parts = read_parts(path)
+    change(parts)
+    Path(path).write_bytes(parts.to_bytes())
+
+
+def header_and_data(content):
+    """The JSON header of a safetensors file and the bytes of its arrays."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def pack(header, data=b""):
+    """A safetensors file from a header (JSON, or raw bytes) and the bytes of its arrays."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
