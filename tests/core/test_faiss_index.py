@@ -163,6 +163,19 @@ def test_nprobe_is_asked_at_every_query():
         search.query(patches)
 
 
+def test_ef_search_is_a_setting_and_is_asked_at_every_query():
+    bank, patches = clustered(2000, spread=2), clustered(300, seed=1, spread=2)
+    index = make_index({"kind": "hnsw", "links": 4, "ef_search": 64}).fit(bank)
+    near = distances_of(bank, patches).argmin(1)
+    recalls = []
+    for index.ef_search in (1, 400):
+        recalls.append((index.query(patches)[1][:, 0] == near).mean())
+    assert recalls[0] < recalls[1] - 0.1
+    index.ef_search = -5
+    with pytest.raises(InputError, match="ef_search=-5: give a whole number from 1"):
+        index.query(patches)
+
+
 def test_a_walk_in_a_broken_graph_still_finds_k():
     bank = clustered(400)
     search = make_index({"kind": "hnsw", "ef_search": 1}).fit(bank)
