@@ -134,7 +134,7 @@ NAN = np.where(np.arange(80).reshape(20, 4) == 41, np.nan, GOOD).astype(np.float
         ({"shards": [GOOD, GOOD[:0]]}, r"shards\[1\]: patches: need a matrix .* got \(0, 4\)"),
         ({"shards": [GOOD, GOOD.astype(int)]}, r"shards\[1\]: patches: need float16"),
         ({"shards": [GOOD, "missing.npy"]}, r"shards\[1\]: .*missing.npy'; write it with"),
-        ({"n_centers": 41}, "n_centers=41: give a every_row number from 1 to 40"),
+        ({"n_centers": 41}, "n_centers=41: give a whole number from 1 to 40"),
         ({"n_centers": 0}, "n_centers"),
         ({"per_shard": 0}, "per_shard"),
         ({"per_shard": 2}, "per_shard=2: gives 4 candidates for n_centers=5; raise it"),
