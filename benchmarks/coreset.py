@@ -50,10 +50,12 @@ def ours(rows, k):
 
 def sequential(rows, k):
     """The plain algorithm, written with care: squares only, in place, one pass over X per pick."""
-    from patchcore_helpers.core.coreset import _Space, _workers
+    from patchcore_helpers.core.distances import single_threaded_workers
+    from patchcore_helpers.core.vector_space import open_space
 
-    with _workers() as each:
-        vectors = _Space(rows, PROJECTION, SEED, each).rows
+    with single_threaded_workers() as for_each:
+        space = open_space(rows, PROJECTION, SEED, for_each)
+    vectors = space.centered(slice(0, len(space)))
     squares = vectors.square().sum(1)
     nearest, distance = torch.full_like(squares, torch.inf), torch.empty_like(squares)
     picks = [int(np.random.default_rng(SEED).integers(len(rows)))]
@@ -76,20 +78,23 @@ def anomalib(rows, k):
 
 def products(rows, k):
     """N x p times p x k and nothing else, by the kernel and in the blocks of `k_center_greedy`."""
-    from patchcore_helpers.core import coreset
-
-    x, centers, zeros = (
-        torch.randn(len(rows), PROJECTION),
-        torch.randn(k, PROJECTION),
-        torch.zeros(k),
+    from patchcore_helpers.core.distances import (
+        BLOCK_CENTERS,
+        products_form,
+        row_blocks,
+        single_threaded_workers,
     )
 
-    def multiply(part):
-        for c, z in zip(centers.split(coreset.CENTERS), zeros.split(coreset.CENTERS), strict=True):
-            coreset._products(x[part], c, z)
+    x = torch.randn(len(rows), PROJECTION)
+    centers = torch.randn(k, PROJECTION)
+    zeros = torch.zeros(BLOCK_CENTERS)
 
-    with coreset._workers() as each:
-        each(multiply, coreset._parts(len(x)))
+    def multiply(block):
+        for c in centers.split(BLOCK_CENTERS):
+            products_form(x[block], c, zeros[: len(c)])
+
+    with single_threaded_workers() as for_each:
+        for_each(multiply, row_blocks(len(x)))
 
 
 def torch_mm(rows, k):

@@ -57,33 +57,28 @@ class Watch:
 
 def choose(shards, k, m=None, seed=0):
     """The coreset, and a row of the table: seconds of either round and the workers' memory."""
-    from patchcore_helpers.core import sharded
-    from patchcore_helpers.core.sharded import composable_k_center, coverage_radius
+    from patchcore_helpers.core.sharded import (
+        choose_among,
+        choose_candidates,
+        coverage_radius,
+        scan_shards,
+    )
 
     few = [np.load(shards[0], mmap_mode="r")[:64].copy()] * WORKERS
     with Watch() as base:
         coverage_radius(few, few[0], n_jobs=WORKERS)  # the workers import what they need
         time.sleep(0.2)
-    kept, first = sharded._collect, []
-
-    def collect(*words):
-        start = time.perf_counter()
-        found = kept(*words)
-        first.append(time.perf_counter() - start)
-        return found
-
-    sharded._collect = collect
     start = time.perf_counter()
-    try:
-        with Watch() as watch:
-            chosen = composable_k_center(shards, k, per_shard=m, random_state=seed, n_jobs=WORKERS)
-    finally:
-        sharded._collect = kept
-    seconds = time.perf_counter() - start
+    with Watch() as watch:
+        listed = scan_shards(shards)
+        candidates = choose_candidates(listed, m or k, random_state=seed, n_jobs=WORKERS)
+        middle = time.perf_counter()
+        chosen = choose_among(candidates, k, random_state=seed)
+    end = time.perf_counter()
     rows = sum(len(np.load(path, mmap_mode="r")) for path in shards)
     return chosen, {
         **{"n": rows, "shards": len(shards), "k": k, "m": m or k, "seed": seed},
-        **{"seconds": seconds, "first": first[0], "second": seconds - first[0]},
+        **{"seconds": end - start, "first": middle - start, "second": end - middle},
         **{"peak_mb": watch.peak, "base_mb": base.peak, "load": os.getloadavg()[0]},
     }
 
@@ -95,8 +90,8 @@ def shards_part(folder):
     from patchcore_helpers.core.coreset import k_center_greedy
     from patchcore_helpers.core.extractor import Extractor
     from patchcore_helpers.core.feature_cache import FeatureCache
-    from patchcore_helpers.core.metrics import image_auroc
     from patchcore_helpers.core.index import ExactIndex
+    from patchcore_helpers.core.metrics import image_auroc
     from patchcore_helpers.core.sharded import coverage_radius
 
     path, n = plain.prepare_features(10**9)
@@ -128,7 +123,9 @@ def shards_part(folder):
 
 def big_part(folder, sizes):
     """Synthetic vectors, as in coreset.py, in shards that are written as they are needed."""
-    from patchcore_helpers.core import coreset
+    from patchcore_helpers.core.coreset import GreedySearch
+    from patchcore_helpers.core.distances import single_threaded_workers
+    from patchcore_helpers.core.vector_space import open_space
 
     if shutil.disk_usage(folder).free < 1.2 * max(sizes) * WIDTH * 4:
         sys.exit(f"{folder}: {max(sizes) * WIDTH * 4 / 1e9:.1f} GB are needed; use --big or TMPDIR")
@@ -145,12 +142,10 @@ def big_part(folder, sizes):
                 out[start : start + len(some)] = np.tanh(some @ inward / 4) @ outward + noise
             out.flush()
         _, row = choose(paths, int(size * SHARE))
-        kept, passes = coreset._lower, []
-        coreset._lower = lambda *words, kept=kept, passes=passes: passes.append(kept(*words))
-        try:  # how often a shard is read
-            coreset.k_center_greedy(np.load(paths[0], mmap_mode="r"), row["m"])
-        finally:
-            coreset._lower = kept
+        vectors = np.load(paths[0], mmap_mode="r")
+        with single_threaded_workers() as for_each:  # how often a shard is read
+            space = open_space(vectors, plain.PROJECTION, 0, for_each)
+            passes = list(GreedySearch(space, for_each, first=0).rounds(row["m"]))
         yield {**row, "passes": len(passes)}
 
 

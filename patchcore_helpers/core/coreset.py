@@ -1,36 +1,98 @@
 """Coresets: which patches the memory bank keeps.
 
 Greedy k-center (farthest-first traversal, Gonzalez 1985; PatchCore, Roth et al. 2022, section 3.2)
-always takes the patch that is farthest from everything taken before. The plain algorithm looks at
-all N patches after every pick. `k_center_greedy` makes the same picks in far fewer passes over the
-data, because of one fact: *the distance to the nearest center can only fall*.
+always takes the patch that is farthest from everything taken before. `k_center_greedy_reference` is
+the whole algorithm in ten lines. After every pick it looks at all n patches, and what takes the
+time is not the arithmetic but moving all patches through the processor for a single pick.
 
-So keep a **pool** of the B patches that are farthest now, and remember how far the best patch
-outside the pool is (the **bound**). As long as the farthest patch in the pool is at or beyond the
-bound, no patch outside can beat it, and the next pick needs the pool alone. When the pool runs dry,
-all its picks are applied to all N patches by one matrix product.
+`k_center_greedy` makes the same picks in far fewer passes over the data, because of one fact: **the
+distance to the nearest center can only fall**. Each round of `GreedySearch`
+
+1. takes the patches that are farthest now as a **pool**, and notes the distance of the farthest
+   patch outside the pool, the **bound**;
+2. runs the reference algorithm inside the pool. As long as the farthest patch of the pool is at or
+   beyond the bound, no patch outside can be farther: they were within the bound when the round
+   began, and have come no farther since. So each pick is what the reference would have picked;
+3. applies all picks of the round to all n patches in one **pass over the data**, a matrix product.
 
 Taught in notebook 3.
 """
 
-import operator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.random_projection import GaussianRandomProjection
+from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
+from patchcore_helpers.core.distances import (
+    BLOCK_CENTERS,
+    BLOCK_ROWS,
+    ForEach,
+    nested_min_distances,
+    products_form,
+    row_blocks,
+    single_threaded_workers,
+    squared_differences,
+)
+from patchcore_helpers.core.validation import as_float_matrix, check_integer, check_seed
+from patchcore_helpers.core.variance_weights import VARIANCES, variance_weights
+from patchcore_helpers.core.vector_space import VectorSpace, open_space
 from patchcore_helpers.errors import InputError
 
-ROWS = 4096  # rows per chunk: a chunk and its distances stay in the processor's cache
-CENTERS = 256  # centers per block
-POOL = 2048  # most rows in a pool: the distances between them are computed all at once
-TOLERANCE = 1e-4  # largest relative error of a squared distance before the precise form takes over
+TAKEN = -1.0  # stands for a center's distance: below all distances, so it is never the farthest
+
+__all__ = [
+    "SAMPLERS",
+    "VARIANCES",
+    "Coreset",
+    "GreedySearch",
+    "Sampler",
+    "k_center_greedy",
+    "k_center_greedy_reference",
+    "nested_min_distances",
+    "random_coreset",
+    "variance_weighted_k_center",
+    "variance_weights",
+]
+
+
+def k_center_greedy_reference(patches: np.ndarray, n_centers: int, *, first: int = 0) -> "Coreset":
+    """Greedy k-center as it is written in books: the definition of what `k_center_greedy` chooses.
+
+    Parameters
+    ----------
+    patches : ndarray of float, shape (n, c)
+    n_centers : int
+        How many rows to choose, from 1 to the number of distinct rows.
+    first : int
+        The row to begin with.
+
+    Returns
+    -------
+    Coreset
+
+    Examples
+    --------
+    >>> line = np.array([[0.0], [1.0], [4.0], [10.0]])
+    >>> chosen = k_center_greedy_reference(line, 3)
+    >>> chosen.indices
+    array([0, 3, 2])
+    >>> chosen.radii
+    array([10.,  4.,  1.], dtype=float32)
+    """
+    centers = [first]
+    nearest = np.linalg.norm(patches - patches[first], axis=1)  # distance to the nearest center
+    radii = [nearest.max()]
+    while len(centers) < n_centers:
+        farthest = int(nearest.argmax())
+        centers.append(farthest)
+        to_farthest = np.linalg.norm(patches - patches[farthest], axis=1)
+        nearest = np.minimum(nearest, to_farthest)
+        radii.append(nearest.max())
+    return Coreset(np.array(centers), np.array(radii, np.float32), "exact")
 
 
 @dataclass(frozen=True)
@@ -45,7 +107,7 @@ class Coreset:
         Row numbers, without repetition.
     radii : ndarray of float32, shape (k,), or None
         Coverage radius after each pick: the largest distance (times weight, if there are weights)
-        from any patch to its nearest chosen patch, measured in `space`.
+        from any patch to its nearest chosen patch, measured in `space`. None: not measured.
     space : str
         "exact" (distances between the patches) or "projected" (between their random projections).
     """
@@ -54,80 +116,54 @@ class Coreset:
     radii: np.ndarray | None
     space: str
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.indices)
 
 
-class _Space:
-    """The vectors that are searched, given out in centered float32 pieces.
+class Sampler(Protocol):
+    """What all samplers of `SAMPLERS` have in common: they are called in the same way."""
 
-    A common offset adds nothing to a distance but costs digits in ||x||^2 - 2 x.c + ||c||^2, so
-    pieces are centered on the fly; the source itself (perhaps a memory map) is never copied whole.
-    """
-
-    name = "exact"
-
-    def __init__(self, patches, projection, random_state, each):
-        self.rows, self.each = _as_matrix(patches, "patches"), each
-        self.shift, self.scale = _offset_and_scale(self.rows, each)
-        width = self.rows.shape[1]
-        if projection is not None and width > _count(projection, 1, None, "projection"):
-            map_ = GaussianRandomProjection(projection, random_state=random_state)
-            matrix = torch.from_numpy(map_.fit(np.zeros((1, width))).components_.T.copy())
-            projected = torch.empty(len(self), projection)
-
-            def project(part):  # in float64, so that equal rows stay equal
-                projected[part] = ((self.raw(part) - self.shift) * self.scale) @ matrix
-
-            each(project, self.parts())
-            self.rows, self.shift, self.name = projected, None, "projected"
-
-    def __len__(self):
-        return self.rows.shape[0]
-
-    def parts(self):
-        return _parts(len(self))
-
-    def raw(self, part):
-        if isinstance(part, torch.Tensor) and isinstance(self.rows, np.ndarray):
-            part = part.numpy()
-        return _tensor(self.rows[part])
-
-    def centered(self, part):
-        """float32 rows without their common offset: for matrix products."""
-        rows = self.raw(part)
-        if self.name == "projected":
-            return rows
-        rows = rows.float() if rows.dtype == torch.float16 else rows
-        rows = rows - self.shift.to(rows.dtype)
-        return (rows if self.scale == 1 else rows * self.scale).float()
-
-    def original(self, part):
-        """The rows as they were given: their direct differences lose nothing to rounding."""
-        rows = self.raw(part)
-        rows = rows.float() if rows.dtype == torch.float16 else rows
-        return rows if self.name == "projected" or self.scale == 1 else rows * self.scale
+    def __call__(
+        self,
+        patches: ArrayLike | torch.Tensor,
+        n_centers: int,
+        *,
+        projection: int | None = 128,
+        random_state: int = 0,
+        weights: ArrayLike | None = None,
+        progress: bool = False,
+    ) -> Coreset:
+        """Choose `n_centers` rows of the patches."""
 
 
 def k_center_greedy(
-    patches, n_centers, *, projection=128, random_state=0, weights=None, progress=False
-):
-    """Choose rows by greedy k-center: the same picks as the sequential algorithm, in fewer passes.
+    patches: ArrayLike | torch.Tensor,
+    n_centers: int,
+    *,
+    projection: int | None = 128,
+    random_state: int = 0,
+    weights: ArrayLike | None = None,
+    first: int | None = None,
+    progress: bool = False,
+) -> Coreset:
+    """Choose rows by greedy k-center: the picks of the reference algorithm, in fewer passes.
 
     Parameters
     ----------
     patches : array-like of float16, float32 or float64, shape (n, c)
-        NumPy array, torch tensor or `numpy.memmap` (read in chunks, never loaded whole).
+        NumPy array, torch tensor or `numpy.memmap` (read in blocks, never loaded as a whole).
     n_centers : int
         How many rows to choose, from 1 to n.
     projection : int or None
         Search in a Gaussian random projection to this many dimensions (Johnson-Lindenstrauss);
         None, or any number from c upwards, searches the patches themselves.
     random_state : int
-        Seeds the projection and the first center (a random row, part of the coreset).
+        Seed of the projection and of the first center, from 0 to 2**32 - 1.
     weights : array-like of float, shape (n,), optional
         Positive; each pick is then the row with the largest weight times distance. Only ratios
         between weights matter: they are divided by the largest one.
+    first : int, optional
+        The row to begin with, from 0 to n - 1; None: a random row.
     progress : bool
         Draw a bar on standard error with the picks, the radius and the time left.
 
@@ -147,9 +183,9 @@ def k_center_greedy(
     Extra memory: n x (4 p + 32) bytes for p projected dimensions, n x 32 without a projection
     (24 n more with weights), and about 100 MB whatever n is.
 
-    Distances are float32. A row that is so long beside the radius that the matrix product's
-    rounding would show in it is from then on compared by direct differences (slower). What is
-    smaller than 1e-13 of the widest column may count as 0.
+    Distances are float32. Where a row is so long compared with the radius that the rounding of the
+    matrix product would show, the row is from then on compared by direct differences (slower).
+    What is smaller than 1e-13 of the widest column may count as 0.
 
     Examples
     --------
@@ -161,137 +197,281 @@ def k_center_greedy(
     >>> chosen.radii
     array([10.,  4.,  1.,  0.], dtype=float32)
     """
-    generator = _generator(random_state)
-    with _workers() as each, tqdm(unit="pick", disable=not progress) as bar:
-        space = _Space(patches, projection, random_state, each)
-        n_centers = _count(n_centers, 1, len(space), "n_centers")
-        weights2, first = _squared_weights(weights, len(space)), int(generator.integers(len(space)))
+    seed = check_seed(random_state)
+    with single_threaded_workers() as for_each, tqdm(unit="pick", disable=not progress) as bar:
+        space = open_space(patches, projection, seed, for_each)
+        n_centers = check_integer(n_centers, "n_centers", 1, len(space))
+        squared_weights = normalized_squared_weights(weights, len(space))
+        if first is None:
+            first = int(np.random.default_rng(seed).integers(len(space)))
+        first = check_integer(first, "first", 0, len(space) - 1)
         bar.reset(n_centers)
-        indices, distances = _greedy(space, n_centers, weights2, first, bar)
-    radii = np.sqrt(np.asarray(distances)) / space.scale
-    return Coreset(np.asarray(indices, np.int64), radii.astype(np.float32), space.name)
+        search = GreedySearch(space, for_each, first, squared_weights)
+        for n_chosen in search.rounds(n_centers):
+            bar.update(n_chosen - bar.n)
+            bar.set_postfix(radius=f"{search.squared_radius**0.5 / space.scale:.4g}")
+    radii = np.sqrt(np.asarray(search.squared_radii)) / space.scale
+    return Coreset(np.asarray(search.centers, np.int64), radii.astype(np.float32), space.name)
 
 
-def _greedy(space, n_centers, weights2, first, bar):
-    """Picks, and the squared radius after each."""
-    n = len(space)
-    nearest = torch.full((n,), torch.inf)  # squared distance to the nearest center; chosen: -1
-    norms = torch.empty(n)
+class GreedySearch:
+    """Greedy k-center by pool and bound, as the module's docstring explains it.
 
-    def measure(part):
-        norms[part] = space.centered(part).square().sum(1)
+    All distances are squared ones: squaring keeps their order. A row's *priority* is its squared
+    distance to its nearest center (times its squared weight); the row with the largest is next.
 
-    space.each(measure, space.parts())
-    # below `doubt` a row's priority is lost in the rounding of ||x||^2 - 2 x.c + ||c||^2 ...
-    doubt = norms * (16 * torch.finfo(torch.float32).eps / TOLERANCE)
-    doubt = doubt if weights2 is None else (doubt * weights2).float()
-    by_difference = torch.zeros(n, dtype=torch.bool)  # ... so these rows get ||x - c||^2 instead
-    indices, reached, fresh, size = [first], [], [first], min(POOL, 128)
-    while True:
-        _lower(space, torch.tensor(fresh), nearest, norms, by_difference)
-        nearest[fresh], doubt[fresh], by_difference[fresh] = -1, 0, False
-        while True:
-            priority = nearest if weights2 is None else nearest * weights2
-            radius2, floor = max(priority.max().item(), 0.0), doubt.max().item()
-            if floor <= radius2:
+    The distances come from matrix products (`products_form`), which are fast, but whose rounding
+    error grows with the length of a row. So every row has a limit of trust: a priority above it is
+    right to within `tolerance`. When the search reaches a row's limit, that row is compared by
+    differences (`squared_differences`) from then on.
+
+    Parameters
+    ----------
+    space : VectorSpace
+    for_each : callable
+        From `single_threaded_workers`.
+    first : int
+        The row to begin with.
+    squared_weights : tensor of float64, shape (n,), optional
+    largest_pool : int
+        Most rows in a pool, at least 1: the distances between all of them are kept in memory.
+    tolerance : float
+        Largest relative error of a squared distance.
+
+    Attributes
+    ----------
+    centers : list of int
+        The rows chosen so far, in the order of the choice.
+    squared_radii : list of float
+        The squared coverage radius after each pick. The last one follows when its pick has been
+        applied to all rows: it is the distance of the pick after it.
+    squared_radius : float
+        The largest priority of all rows.
+    """
+
+    def __init__(
+        self,
+        space: VectorSpace,
+        for_each: ForEach,
+        first: int,
+        squared_weights: torch.Tensor | None = None,
+        *,
+        largest_pool: int = 2048,
+        tolerance: float = 1e-4,
+    ):
+        n = len(space)
+        self.space = space
+        self.for_each = for_each
+        self.squared_weights = squared_weights
+        self.largest_pool = largest_pool
+        self.pool_size = min(128, largest_pool)  # a first pool yields few picks
+
+        self.centers = [first]
+        self.squared_radii: list[float] = []
+        self.new_centers = [first]  # those that `nearest` does not take into account yet
+
+        # Squared distance of each row to its nearest center; it never rises. TAKEN for a center.
+        self.nearest = torch.full((n,), torch.inf)
+        self.squared_norms = torch.empty(n)
+        for_each(self._measure_norms, row_blocks(n))
+
+        # Rows whose distances are computed by differences. Centers need no distances at all.
+        self.by_difference = torch.zeros(n, dtype=torch.bool)
+
+        # The priority above which a row's product is right to within `tolerance`: 0 for rows that
+        # need no trust, since they are compared by differences or are centers.
+        rounding_error = 16 * torch.finfo(torch.float32).eps  # of a product, relative to ||x||^2
+        self.trust_limit = self._weighted(self.squared_norms * (rounding_error / tolerance)).float()
+
+        # Both follow from the state above, after every pass over the data.
+        self.priority = self.nearest
+        self.squared_radius = np.inf
+
+    def _measure_norms(self, block: slice) -> None:
+        self.squared_norms[block] = self.space.centered(block).square().sum(1)
+
+    def _weighted(self, squared_distances: torch.Tensor) -> torch.Tensor:
+        if self.squared_weights is None:
+            return squared_distances
+        return squared_distances * self.squared_weights
+
+    def rounds(self, n_centers: int) -> Iterator[int]:
+        """Choose this many rows, round by round; yields the number of rows chosen so far."""
+        self.pass_over_data()
+        yield len(self.centers)
+        while len(self.centers) < n_centers and self.squared_radius > 0:
+            self.pick_from_pool(n_centers - len(self.centers))
+            self.pass_over_data()
+            yield len(self.centers)
+        # What is missing is the radius after the last pick and, if all distinct rows are chosen
+        # already, the rest of the rows, which leave the radius at 0.
+        self.squared_radii += [self.squared_radius] * (n_centers - len(self.squared_radii))
+        if len(self.centers) < n_centers:
+            not_chosen = np.setdiff1d(np.arange(len(self.space)), self.centers)
+            self.centers += not_chosen[: n_centers - len(self.centers)].tolist()
+            yield len(self.centers)
+
+    def pass_over_data(self) -> None:
+        """Apply the new centers to all rows; then every priority is right, and so is the radius."""
+        new_centers = torch.tensor(self.new_centers)
+        self._lower_by_products(new_centers)
+        self._lower_by_differences(self.by_difference.nonzero()[:, 0], new_centers)
+        self.nearest[new_centers] = TAKEN
+        self.by_difference[new_centers] = False
+        self.trust_limit[new_centers] = 0
+        self._update_priority()
+        while self.squared_radius < self.trust_limit.max():
+            self.switch_to_differences()
+
+    def switch_to_differences(self) -> None:
+        """Compare by differences the rows whose priority cannot be trusted at this radius.
+
+        And, not to do this after every pass, the rows that come next: those whose priority cannot
+        be trusted until the radius is half of what it is now.
+        """
+        rows = (self.trust_limit > self.squared_radius / 4).nonzero()[:, 0]
+        self.by_difference[rows] = True
+        self.trust_limit[rows] = 0
+        self.nearest[rows] = torch.inf  # forget what the products said
+        self._lower_by_differences(rows, torch.tensor(self.centers))
+        self._update_priority()
+
+    def _update_priority(self) -> None:
+        self.priority = self._weighted(self.nearest)
+        self.squared_radius = max(self.priority.max().item(), 0.0)  # 0 if all rows are centers
+
+    def pick_from_pool(self, n_wanted: int) -> None:
+        """Greedy k-center among the farthest rows, for as long as no row outside can be farther.
+
+        Chooses from 1 to `n_wanted` rows: the farthest of all rows is always among them.
+        """
+        n = len(self.space)
+        priority, rows = self.priority.topk(min(self.pool_size + 1, n))
+        # The pool alone decides down to the farthest row outside it, and down to where some row's
+        # priority cannot be trusted.
+        bound = self.trust_limit.max().item()
+        if n > self.pool_size:
+            bound = max(bound, priority[self.pool_size].item())
+        pool = rows[: self.pool_size]
+        pool_priority = priority[: self.pool_size].numpy().copy()
+        between = self._distances_within(pool).numpy()
+
+        picks: list[int] = []  # numbers within the pool
+        while len(picks) < n_wanted:
+            farthest = int(pool_priority.argmax())
+            radius = float(pool_priority[farthest])
+            if radius < bound or radius <= 0:
                 break
-            rows = (doubt > radius2 / 4).nonzero()[:, 0]
-            nearest[rows], doubt[rows], by_difference[rows] = torch.inf, 0, True
-            _lower_by_difference(space, rows, torch.tensor(indices), nearest)
-        bar.update(len(indices) - bar.n)
-        bar.set_postfix(radius=f"{radius2**0.5 / space.scale:.4g}")
-        wanted = n_centers - len(indices)
-        if radius2 == 0 and wanted:  # no distinct row is left
-            indices += np.setdiff1d(np.arange(n), indices)[:wanted].tolist()
-            bar.update(wanted)
-        if len(indices) == n_centers:
-            return indices, reached + [radius2] * (n_centers - len(reached))
-        values, rows = priority.topk(min(size + 1, n))
-        bound = max(floor, values[size].item()) if n > size else floor
-        values, rows = values[:size].numpy().copy(), rows[:size]
-        between = _between(space, rows, by_difference[rows].any())
-        between = (between if weights2 is None else between * weights2[rows]).numpy()
-        picks, best = _pick(values, between, bound, wanted)
-        fresh = rows[picks].tolist()
-        indices += fresh
-        reached += best
-        size = min(max(64, 8 * len(fresh)), POOL)  # an early pass yields few picks
+            picks.append(farthest)
+            self.squared_radii.append(radius)  # of the picks before this one
+            np.minimum(pool_priority, between[farthest], out=pool_priority)
+            pool_priority[farthest] = TAKEN
 
+        self.new_centers = pool[picks].tolist()
+        self.centers += self.new_centers
+        # The more picks a pool has given, the larger a pool pays off in the next round.
+        self.pool_size = min(max(64, 8 * len(picks)), self.largest_pool)
 
-def _pick(values, between, bound, wanted):
-    """Greedy choice inside the pool for as long as no row outside can be farther."""
-    picks, best = [], []
-    while len(picks) < wanted:
-        i = values.argmax()
-        if values[i] < bound or values[i] <= 0:
-            break
-        picks.append(i)
-        best.append(float(values[i]))
-        np.minimum(values, between[i], out=values)
-        values[i] = -1
-    return picks, best
+    def _distances_within(self, pool: torch.Tensor) -> torch.Tensor:
+        """Entry (i, j): the priority that row j of the pool has if row i is its only center."""
+        if self.by_difference[pool].any():
+            vectors = self.space.uncentered(pool)
+            squared_distances = squared_differences(vectors, vectors)
+        else:
+            vectors = self.space.centered(pool)
+            squared_norms = vectors.square().sum(1)
+            squared_distances = products_form(vectors, -2 * vectors, squared_norms)
+            squared_distances.add_(squared_norms[:, None]).clamp_(min=0)
+        if self.squared_weights is None:
+            return squared_distances
+        return squared_distances * self.squared_weights[pool]
 
+    def _lower_by_products(self, new_centers: torch.Tensor) -> None:
+        """Lower `nearest` to the distance from the new centers, but for rows `by_difference`."""
+        vectors = self.space.centered(new_centers)
+        blocks = [
+            (-2 * centers, centers.square().sum(1)) for centers in vectors.split(BLOCK_CENTERS)
+        ]
 
-def _between(space, rows, by_difference):
-    """Squared distances between the rows of a pool."""
-    if by_difference:
-        vectors = space.original(rows)
-        return _differences(vectors, vectors)
-    vectors = space.centered(rows)
-    squares = vectors.square().sum(1)
-    return _products(vectors, -2 * vectors, squares).add_(squares[:, None]).clamp_(min=0)
+        def lower(block: slice) -> None:
+            exempt = self.by_difference[block]
+            if exempt.all():
+                return
+            rows = self.space.centered(block)
+            nearest = self.nearest[block]  # a view: what is written to it is written to all
+            for minus_twice_centers, squared_norms in blocks:
+                lowest = products_form(rows, minus_twice_centers, squared_norms).amin(1)
+                lowest.add_(self.squared_norms[block]).clamp_(min=0)
+                lowest.masked_fill_(exempt, torch.inf)
+                torch.minimum(nearest, lowest, out=nearest)
 
+        self.for_each(lower, row_blocks(len(self.space)))
 
-def _lower(space, centers, nearest, norms, by_difference):
-    """Lower every row's squared distance to its nearest center by the new centers."""
-    vectors = space.centered(centers)
-    blocks = list(zip(vectors.split(CENTERS), vectors.square().sum(1).split(CENTERS), strict=True))
-
-    def lower(part):
-        exempt, lowest = by_difference[part], nearest[part]
-        if exempt.all():
+    def _lower_by_differences(self, rows: torch.Tensor, centers: torch.Tensor) -> None:
+        """Lower `nearest` of these rows to the distance from these centers, computed exactly."""
+        if len(rows) == 0:
             return
-        rows = space.centered(part)
-        for c, squares in blocks:
-            found = _products(rows, -2 * c, squares).amin(1).add_(norms[part]).clamp_(min=0)
-            torch.minimum(lowest, found.masked_fill_(exempt, torch.inf), out=lowest)
+        blocks = self.space.uncentered(centers).split(BLOCK_CENTERS)
 
-    space.each(lower, space.parts())
-    if by_difference.any():
-        _lower_by_difference(space, by_difference.nonzero()[:, 0], centers, nearest)
+        def lower(part: torch.Tensor) -> None:
+            vectors = self.space.uncentered(part)
+            lowest = [squared_differences(vectors, block).amin(1) for block in blocks]
+            self.nearest[part] = torch.stack([self.nearest[part], *lowest]).amin(0)
 
-
-def _lower_by_difference(space, rows, centers, nearest):
-    vectors = space.original(centers)
-
-    def lower(some):
-        few = space.original(some)
-        found = [_differences(few, c).amin(1) for c in vectors.split(CENTERS)]
-        nearest[some] = torch.minimum(nearest[some], torch.stack(found).amin(0))
-
-    space.each(lower, rows.split(ROWS))
+        self.for_each(lower, rows.split(BLOCK_ROWS))
 
 
-def _products(rows, minus_twice, squares):
-    """||v||^2 - 2 x.v for all rows x and vectors v: the squared distance but for ||x||^2."""
-    if torch.backends.mkldnn.is_available():  # up to twice as fast here as torch.addmm
-        return torch.ops.mkldnn._linear_pointwise(rows, minus_twice, squares, "none", [], "")
-    return torch.addmm(squares, rows, minus_twice.T)
+def normalized_squared_weights(weights: ArrayLike | None, n: int) -> torch.Tensor | None:
+    """The squares of the weights beside the largest one, float64; None if there are no weights.
 
-
-def _differences(a, b):
-    """Squared distances ||x - v||^2 term by term: slow, and right whatever the offset."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square_().float()
+    Raises
+    ------
+    InputError
+        If the weights are not `n` positive, finite numbers.
+    """
+    if weights is None:
+        return None
+    values = np.asarray(weights, np.float64)
+    if values.shape != (n,):
+        raise InputError(f"weights: need one per patch, shape ({n},), got {values.shape}")
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise InputError("weights: must be positive and finite")
+    relative = (values / values.max()).astype(np.float32)
+    return torch.from_numpy(relative).double() ** 2
 
 
 def random_coreset(
-    patches, n_centers, *, projection=None, random_state=0, weights=None, progress=False
-):
+    patches: ArrayLike | torch.Tensor,
+    n_centers: int,
+    *,
+    projection: int | None = 128,
+    random_state: int = 0,
+    weights: ArrayLike | None = None,
+    progress: bool = False,
+) -> Coreset:
     """Choose rows uniformly at random: the baseline that a coreset has to beat.
 
-    Takes what `k_center_greedy` takes, so that either can stand in an experiment; there is no
-    search for `projection`, `weights` and `progress` to act on. `radii` is None, because nothing
-    was measured; the largest of the nested minimum distances is the coverage radius of any order.
+    Parameters
+    ----------
+    patches : array-like of float16, float32 or float64, shape (n, c)
+    n_centers : int
+        How many rows to choose, from 1 to n.
+    random_state : int
+        Seed of the choice, from 0 to 2**32 - 1.
+    projection, weights, progress : ignored
+        There is no search that could use them. They are accepted so that all samplers can be called
+        in the same way.
+
+    Returns
+    -------
+    Coreset
+        Its `radii` are None: no distance was measured. To measure them, take the largest of the
+        `nested_min_distances`, as in the example.
+
+    Raises
+    ------
+    InputError
+        For input that is empty or not a matrix, and for parameters out of range.
 
     Examples
     --------
@@ -301,232 +481,63 @@ def random_coreset(
     >>> nested_min_distances(square, square[order], [3, 4]).max(axis=1)
     array([1., 0.], dtype=float32)
     """
-    n = len(_as_matrix(patches, "patches"))
-    n_centers = _count(n_centers, 1, n, "n_centers")
-    order = _generator(random_state).permutation(n)[:n_centers]
+    n = len(as_float_matrix(patches, "patches"))
+    n_centers = check_integer(n_centers, "n_centers", 1, n)
+    rng = np.random.default_rng(check_seed(random_state))
+    order = rng.permutation(n)[:n_centers]
     return Coreset(order.astype(np.int64), None, "exact")
 
 
-VARIANCES = ("position", "neighborhood", "dimensions")
-
-
-def variance_weights(patches, variance="position", exponent=1.0, random_state=0):
-    """Weights for weighted k-center: a patch's variance, to the power of `exponent`.
-
-    Parameters
-    ----------
-    patches : array of float, shape (images, rows, columns, c)
-    variance : str
-        "position": the variance across the images of what is seen at the patch's place, summed over
-        the channels; the same for all images. "neighborhood": the mean squared distance to their
-        mean of the patches in the same of 64 k-means clusters of feature space, wherever they are.
-        "dimensions": the spread among the numbers of one vector, which says nothing about images;
-        kept because a published experiment used it.
-    exponent : float, from 0
-        0 gives equal weights: plain k-center.
-    random_state : int
-        Seeds the clusters.
-
-    Returns
-    -------
-    float64 array of shape (images * rows * columns,)
-        Positive, at most 1. Taught in notebook 5.
-
-    Examples
-    --------
-    >>> patches = np.array([[[[0.0], [1.0]]], [[[0.0], [3.0]]], [[[1.0], [5.0]]]])
-    >>> variance_weights(patches).round(2)
-    array([0.08, 1.  , 0.08, 1.  , 0.08, 1.  ])
-    """
-    patches = np.asarray(patches)
-    if patches.ndim != 4 or 0 in patches.shape:
-        raise InputError(f"patches {patches.shape}: give (images, rows, columns, channels)")
-    if variance not in VARIANCES:
-        raise InputError(f"variance={variance!r}: choose one of {', '.join(VARIANCES)}")
-    if not (isinstance(exponent, int | float | np.number) and 0 <= exponent < np.inf):
-        raise InputError(f"exponent={exponent!r}: give a number from 0")
-    _count(random_state, 0, 2**32 - 1, "random_state")
-    if not np.isfinite(patches.sum(dtype=float)):
-        raise InputError("patches: contain NaN or infinity; remove those rows first")
-    rows = patches.reshape(-1, patches.shape[-1])
-    if variance == "position":
-        spread = np.tile(patches.var(0, dtype=float).sum(-1).ravel(), len(patches))
-    elif variance == "dimensions":
-        spread = rows.var(1, dtype=float)
-    else:
-        clusters = MiniBatchKMeans(min(64, len(rows)), n_init=1, random_state=random_state)
-        label = clusters.fit_predict(rows)
-        off = np.square(rows - clusters.cluster_centers_[label], dtype=float).sum(1)
-        spread = (np.bincount(label, off) / np.maximum(np.bincount(label), 1))[label]
-    top = spread.max()
-    share = np.maximum(spread / top, 1e-6) if top > 0 else np.ones(len(rows))
-    return share**exponent
-
-
 def variance_weighted_k_center(
-    patches, n_centers, *, variance="position", exponent=1.0, projection=128, random_state=0
-):
+    patches: ArrayLike,
+    n_centers: int,
+    *,
+    variance: str = "position",
+    exponent: float = 1.0,
+    projection: int | None = 128,
+    random_state: int = 0,
+    progress: bool = False,
+) -> Coreset:
     """Greedy k-center that prefers patches of high variance; see `variance_weights`.
 
     Each pick is the patch x with the largest w(x) d(x). Exponent 0 is plain k-center.
 
     Parameters
     ----------
-    patches : array of float, shape (images, rows, columns, c)
-    n_centers, projection, random_state : see `k_center_greedy`
+    patches : array-like of float, shape (images, rows, columns, c)
+    n_centers : int
+        How many patches to choose, from 1 to images * rows * columns.
+    variance, exponent : see `variance_weights`
+    projection, progress : see `k_center_greedy`
+    random_state : int
+        Seed of the clusters, the projection and the first center, from 0 to 2**32 - 1.
 
     Returns
     -------
     Coreset
         Its radii are weighted distances, relative to the largest weight.
-    """
-    weights = variance_weights(patches, variance, exponent, random_state)
-    rows = patches.reshape(-1, patches.shape[-1])
-    return k_center_greedy(
-        rows, n_centers, projection=projection, random_state=random_state, weights=weights
-    )
 
-
-SAMPLERS = {"k_center": k_center_greedy, "random": random_coreset}
-
-
-def nested_min_distances(queries, bank, sizes):
-    """Distance from every query to its nearest of the first s bank rows, for each s in `sizes`.
-
-    With the bank in greedy order this is what the banks of all ratios would answer, in one pass.
-
-    Parameters
-    ----------
-    queries : array-like of float, shape (n_queries, c)
-    bank : array-like of float, shape (n_bank, c)
-        In the order of the choice.
-    sizes : sequence of int
-        Rising, each from 1 to n_bank.
-
-    Returns
-    -------
-    ndarray of float32, shape (len(sizes), n_queries)
-        Euclidean distances. The winner is found by a matrix product, its distance is then computed
-        from direct differences.
+    Raises
+    ------
+    InputError
+        For patches that are no stack of feature maps or not finite, and for bad parameters.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> nested_min_distances(np.array([[1.0], [7.0]]), np.array([[0.0], [10.0], [6.0]]), [1, 3])
-    array([[1., 7.],
-           [1., 1.]], dtype=float32)
+    >>> patches = np.array([[[[0.0], [1.0]]], [[[0.0], [3.0]]], [[[1.0], [5.0]]]])
+    >>> variance_weighted_k_center(patches, 3).indices
+    array([5, 1, 3])
     """
-    queries, bank = _as_matrix(queries, "queries"), _as_matrix(bank, "bank")
-    if queries.shape[1] != bank.shape[1]:
-        raise InputError(f"queries: {queries.shape[1]} columns, but bank has {bank.shape[1]}")
-    sizes = [_count(s, 1, len(bank), "sizes") for s in sizes]
-    if not sizes or any(a >= b for a, b in pairwise(sizes)):
-        raise InputError("sizes: give at least one, each larger than the one before")
-    bank = _tensor(bank[: sizes[-1]]).float()
-    shift = bank.mean(0)
-    vectors = bank - shift
-    minus_twice, squares = -2 * vectors, vectors.square().sum(1)
-    edges = [0, *sizes]
-    out = np.empty((len(sizes), len(queries)), np.float32)
-
-    def search(part):
-        rows = _tensor(queries[part]).float()
-        centered, winner = rows - shift, torch.zeros(len(rows), dtype=torch.int64)
-        lowest = torch.full((len(rows),), torch.inf)
-        for k, (a, b) in enumerate(pairwise(edges)):
-            for s in range(a, b, CENTERS):
-                e = min(s + CENTERS, b)
-                found = _products(centered, minus_twice[s:e], squares[s:e])
-                least = found.amin(1)
-                closer = (least < lowest).nonzero()[:, 0]  # fewer and fewer, so look only there
-                lowest[closer], winner[closer] = least[closer], found[closer].argmin(1) + s
-            out[k, part] = (rows - bank[winner]).norm(dim=1).numpy()
-
-    with _workers() as each:
-        each(search, _parts(len(queries)))
-    if not (torch.isfinite(shift).all() and np.isfinite(out).all()):
-        raise InputError("queries, bank: contain NaN or infinity; remove those rows first")
-    return out
+    stack = np.asarray(patches)
+    weights = variance_weights(stack, variance, exponent, random_state)
+    return k_center_greedy(
+        stack.reshape(-1, stack.shape[-1]),
+        n_centers,
+        projection=projection,
+        random_state=random_state,
+        weights=weights,
+        progress=progress,
+    )
 
 
-def _parts(n):
-    return [slice(start, min(start + ROWS, n)) for start in range(0, n, ROWS)]
-
-
-@contextmanager
-def _workers():
-    """Gives `each(work, parts)`: single-threaded workers, so that no step waits for another's end.
-
-    (Torch's own threads meet after every operation; on a busy machine that is most of the time.)
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield lambda work, parts: list(pool.map(work, parts))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _as_matrix(values, name):
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    values = values if isinstance(values, np.ndarray) else np.asarray(values)
-    if values.ndim != 2 or 0 in values.shape:
-        raise InputError(f"{name}: need a matrix (rows, columns) with entries, got {values.shape}")
-    if values.dtype not in (np.float16, np.float32, np.float64):
-        raise InputError(f"{name}: need float16, float32 or float64, got {values.dtype}")
-    return values
-
-
-def _tensor(part):
-    """A torch view of a NumPy piece (a copy if the piece is read-only) or a tensor as it is."""
-    if isinstance(part, torch.Tensor):
-        return part
-    return torch.from_numpy(np.require(part, requirements=["C", "W"]))
-
-
-def _offset_and_scale(rows, each):
-    """Mean of the rows, and a power of two that keeps squares inside float32's range."""
-
-    parts = _parts(len(rows))
-    found = torch.empty(3, len(parts), rows.shape[1], dtype=torch.float64)
-
-    def survey(number):
-        part = _tensor(rows[parts[number]])
-        found[:, number] = torch.stack([part.amin(0), part.amax(0), part.double().sum(0)])
-
-    each(survey, range(len(parts)))
-    low, high, total = found[0].amin(0), found[1].amax(0), found[2].sum(0)
-    if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-        raise InputError("patches: contain NaN or infinity; remove those rows first")
-    width = (high - low).max().item()
-    scale = 1.0 if width == 0 or 1e-6 < width < 1e12 else 2.0 ** -np.frexp(width)[1]
-    return (total / len(rows)).clamp(low, high), float(scale)
-
-
-def _squared_weights(weights, n):
-    if weights is None:
-        return None
-    weights = np.asarray(weights, np.float64)
-    if weights.shape != (n,):
-        raise InputError(f"weights: need one per patch, shape ({n},), got {weights.shape}")
-    if not (np.isfinite(weights).all() and (weights > 0).all()):
-        raise InputError("weights: must be positive and finite")
-    return torch.from_numpy((weights / weights.max()).astype(np.float32)).double() ** 2
-
-
-def _count(value, low, high, name):
-    span = f"from {low} to {high}" if high is not None else f"{low} or more"
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if isinstance(value, bool) or number is None or not low <= number <= (high or number):
-        raise InputError(f"{name}: must be a whole number, {span}; got {value!r}")
-    return number
-
-
-def _generator(random_state):
-    return np.random.default_rng(_count(random_state, 0, 2**32 - 1, "random_state"))
+SAMPLERS: dict[str, Sampler] = {"k_center": k_center_greedy, "random": random_coreset}

@@ -60,7 +60,7 @@ def patchcore_reference(
     # Learn: remember a few patches that cover all patches of the normal images.
     train_patches = patches_of(train).flatten(0, 2)
     n_kept = max(1, round(coreset_ratio * len(train_patches)))
-    kept = k_center_greedy_reference(train_patches.numpy(), n_kept, first=first)
+    kept = k_center_greedy_reference(train_patches.numpy(), n_kept, first=first).indices
     memory_bank = train_patches[kept]
 
     # Detect: a patch is as anomalous as it is far from everything remembered.

@@ -1,44 +1,52 @@
 """Coresets of more patch vectors than a memory holds, or one machine.
 
 The vectors lie in shards, files that are read by memory map. Greedy k-center runs on every shard
-by itself, then once more on what the shards have chosen. That loses little, because of a fact: if
-all candidates cover their shards to within r1, and the centers cover the candidates to within r2,
-then the centers cover everything to within r1 + r2.
+by itself (`choose_candidates`), then once more on what the shards have chosen (`choose_among`).
+That loses little, because of a fact: if all candidates cover their shards to within r1, and the
+centers cover the candidates to within r2, then the centers cover everything to within r1 + r2.
 """
 
 import io
 import json
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
-from patchcore_helpers.core import coreset
 from patchcore_helpers.core.backbones import load_backbone
+from patchcore_helpers.core.coreset import Coreset, k_center_greedy
+from patchcore_helpers.core.distances import nested_min_distances
+from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.feature_cache import fingerprint
+from patchcore_helpers.core.validation import as_float_matrix, check_integer
 from patchcore_helpers.errors import InputError, translate_os_errors
 from patchcore_helpers.files import atomic_write, sha256
 from patchcore_helpers.parallel import in_parallel
 
+Shard = np.ndarray | torch.Tensor | str | Path
+
 
 @dataclass(frozen=True)
-class ShardedCoreset(coreset.Coreset):
+class ShardedCoreset(Coreset):
     """Rows chosen from shards, in the order of the choice; every prefix is a coreset too.
 
     Attributes
     ----------
     indices : ndarray of int64, shape (k,)
-        Row numbers as if the shards stood one below the other.
+        Row numbers in the shards stacked one below the other.
     radii : ndarray of float32, shape (k,)
         After each pick, the largest distance from any candidate to its nearest chosen row.
     space : str
         "exact" or "projected": where all these distances were measured.
-    shards, rows : ndarray of int64, shape (k,)
-        The same rows as number of the shard and row in it.
+    shards : ndarray of int64, shape (k,)
+        The number of the shard that each row comes from.
+    rows : ndarray of int64, shape (k,)
+        The number of each row within its shard.
     centers : ndarray of float, shape (k, c)
         The rows themselves.
     shard_radius : float
@@ -52,9 +60,56 @@ class ShardedCoreset(coreset.Coreset):
     shard_radius: float
 
 
+@dataclass(frozen=True)
+class ShardList:
+    """Shards that fit together, and how long they are.
+
+    Attributes
+    ----------
+    sources : list of arrays and absolute paths
+    lengths : list of int
+        The rows of each shard.
+    """
+
+    sources: list[Shard]
+    lengths: list[int]
+
+    @property
+    def n_rows(self) -> int:
+        """The rows of all shards together."""
+        return sum(self.lengths)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows that the shards have chosen in the first round, shard by shard.
+
+    Attributes
+    ----------
+    vectors : ndarray of float, shape (m, c)
+    indices, shards, rows : ndarray of int64, shape (m,)
+        Where they come from, as in `ShardedCoreset`.
+    shard_radius : float
+        The largest distance from any row to the nearest candidate of its shard.
+    """
+
+    vectors: np.ndarray
+    indices: np.ndarray
+    shards: np.ndarray
+    rows: np.ndarray
+    shard_radius: float
+
+
 def composable_k_center(
-    shards, n_centers, *, per_shard=None, projection=128, random_state=0, n_jobs=1, scheduler=""
-):
+    shards: Sequence[Shard],
+    n_centers: int,
+    *,
+    per_shard: int | None = None,
+    projection: int | None = 128,
+    random_state: int = 0,
+    n_jobs: int = 1,
+    scheduler: str = "",
+) -> ShardedCoreset:
     """Choose rows by greedy k-center in two rounds: in each shard, then among those candidates.
 
     Parameters
@@ -101,29 +156,149 @@ def composable_k_center(
     >>> chosen.centers.ravel(), chosen.shards, chosen.rows
     (array([9., 0., 4.]), array([0, 0, 1]), array([2, 0, 1]))
     """
-    shards, lengths = _survey(shards)
-    n_centers = coreset._count(n_centers, 1, sum(lengths), "n_centers")
-    per_shard = coreset._count(n_centers if per_shard is None else per_shard, 1, None, "per_shard")
-    counts = np.minimum(lengths, per_shard)
-    if counts.sum() < n_centers:
-        gives = f"gives {counts.sum()} candidates for n_centers={n_centers}"
-        raise InputError(f"per_shard={per_shard}: {gives}; raise it")
-    calls = [
-        (number, shard, _choose, count, projection, random_state)
-        for number, (shard, count) in enumerate(zip(shards, counts.tolist(), strict=True))
+    shard_list = scan_shards(shards)
+    n_centers = check_integer(n_centers, "n_centers", 1, shard_list.n_rows)
+    per_shard = check_integer(n_centers if per_shard is None else per_shard, "per_shard", 1)
+    n_candidates = sum(min(length, per_shard) for length in shard_list.lengths)
+    if n_candidates < n_centers:
+        raise InputError(
+            f"per_shard={per_shard}: gives {n_candidates} candidates for n_centers={n_centers}; "
+            "raise it"
+        )
+    candidates = choose_candidates(
+        shard_list,
+        per_shard,
+        projection=projection,
+        random_state=random_state,
+        n_jobs=n_jobs,
+        scheduler=scheduler,
+    )
+    return choose_among(candidates, n_centers, projection=projection, random_state=random_state)
+
+
+def scan_shards(shards: Sequence[Shard]) -> ShardList:
+    """Open every shard once, and check that they fit together.
+
+    Parameters
+    ----------
+    shards : see `composable_k_center`
+
+    Returns
+    -------
+    ShardList
+        Its paths are absolute, so that they mean the same file in any process.
+
+    Raises
+    ------
+    InputError
+        For a shard that cannot be read, is empty or has another width, by its number.
+    """
+    if not isinstance(shards, list | tuple) or not shards:
+        raise InputError("shards: give a list of arrays or of .npy files, at least one")
+    shapes = [_on_shard(number, shard, np.shape) for number, shard in enumerate(shards)]
+    width = shapes[0][1]
+    for number, shape in enumerate(shapes):
+        if shape[1] != width:
+            raise InputError(f"shards[{number}]: {shape[1]} columns, but shards[0]: {width}")
+    sources = [
+        Path(shard).resolve() if isinstance(shard, str | Path) else shard for shard in shards
     ]
-    indices, union, reached = zip(*_collect(_on_shard, calls, n_jobs, scheduler), strict=True)
-    union = np.concatenate(union)
-    with coreset._workers() as each, tqdm(disable=True) as bar:
-        space = coreset._Space(union, projection, random_state, each)
-        picks, squared = coreset._greedy(space, n_centers, None, 0, bar)
-    radii = (np.sqrt(squared) / space.scale).astype(np.float32)
-    shard, row = np.repeat(np.arange(len(shards)), counts)[picks], np.concatenate(indices)[picks]
-    index = np.cumsum([0, *lengths])[shard] + row
-    return ShardedCoreset(index, radii, space.name, shard, row, union[picks], max(reached))
+    return ShardList(sources, [length for length, _ in shapes])
 
 
-def coverage_radius(shards, centers, *, n_jobs=1, scheduler=""):
+def choose_candidates(
+    shards: ShardList,
+    per_shard: int,
+    *,
+    projection: int | None = 128,
+    random_state: int = 0,
+    n_jobs: int = 1,
+    scheduler: str = "",
+) -> Candidates:
+    """The first round: greedy k-center in every shard by itself, in parallel.
+
+    Parameters
+    ----------
+    shards : ShardList
+        From `scan_shards`.
+    per_shard : int
+        Candidates of each shard, at least 1; of a shorter shard, all its rows.
+    projection, random_state, n_jobs, scheduler : see `composable_k_center`
+
+    Returns
+    -------
+    Candidates
+    """
+    calls = [
+        (number, shard, _choose_in_shard, min(length, per_shard), projection, random_state)
+        for number, (shard, length) in enumerate(zip(shards.sources, shards.lengths, strict=True))
+    ]
+    vectors = []
+    indices = []
+    shard_numbers = []
+    rows = []
+    radii = []
+    first_index = 0  # of the shard, in the shards stacked one below the other
+    for number, (chosen, centers) in enumerate(_in_order(_on_shard, calls, n_jobs, scheduler)):
+        vectors.append(centers)
+        indices.append(first_index + chosen.indices)
+        shard_numbers.append(np.full(len(chosen), number))
+        rows.append(chosen.indices)
+        radii.append(float(chosen.radii[-1]))
+        first_index += shards.lengths[number]
+    return Candidates(
+        np.concatenate(vectors),
+        np.concatenate(indices),
+        np.concatenate(shard_numbers),
+        np.concatenate(rows),
+        max(radii),
+    )
+
+
+def choose_among(
+    candidates: Candidates,
+    n_centers: int,
+    *,
+    projection: int | None = 128,
+    random_state: int = 0,
+) -> ShardedCoreset:
+    """The second round: greedy k-center among the candidates, from the first one on.
+
+    Parameters
+    ----------
+    candidates : Candidates
+        From `choose_candidates`.
+    n_centers : int
+        How many to choose, from 1 to the number of candidates.
+    projection, random_state : see `composable_k_center`
+        The same as in the first round.
+
+    Returns
+    -------
+    ShardedCoreset
+    """
+    chosen = k_center_greedy(
+        candidates.vectors, n_centers, projection=projection, random_state=random_state, first=0
+    )
+    picks = chosen.indices
+    return ShardedCoreset(
+        indices=candidates.indices[picks],
+        radii=chosen.radii,
+        space=chosen.space,
+        shards=candidates.shards[picks],
+        rows=candidates.rows[picks],
+        centers=candidates.vectors[picks],
+        shard_radius=candidates.shard_radius,
+    )
+
+
+def coverage_radius(
+    shards: Sequence[Shard],
+    centers: np.ndarray | str | Path,
+    *,
+    n_jobs: int = 1,
+    scheduler: str = "",
+) -> float:
     """The largest Euclidean distance from any row of the shards to its nearest center.
 
     Parameters
@@ -135,33 +310,48 @@ def coverage_radius(shards, centers, *, n_jobs=1, scheduler=""):
     Returns
     -------
     float
-        Of the vectors themselves, whatever space the centers were searched in.
+        Between the vectors themselves, whatever space the centers were searched in.
+
+    Raises
+    ------
+    InputError
+        For a shard that cannot be read, has another width or holds NaN, by its number.
 
     Examples
     --------
     >>> coverage_radius([np.array([[0.0], [1.0]]), np.array([[7.0]])], np.array([[0.0], [5.0]]))
     2.0
     """
-    calls = [(n, shard, _farthest, centers) for n, shard in enumerate(_survey(shards)[0])]
-    return max(_collect(_on_shard, calls, n_jobs, scheduler))
+    sources = scan_shards(shards).sources
+    calls = [(number, shard, _farthest, centers) for number, shard in enumerate(sources)]
+    return max(_in_order(_on_shard, calls, n_jobs, scheduler))
 
 
-def write_shards(extractor, images, folder, rows_per_shard=200_000, *, n_jobs=1, scheduler=""):
+def write_shards(
+    extractor: Extractor,
+    images: Iterable[Any],
+    folder: str | Path,
+    rows_per_shard: int = 200_000,
+    *,
+    n_jobs: int = 1,
+    scheduler: str = "",
+) -> list[Path]:
     """Write the patch vectors of images to .npy files, a shard in memory at a time.
 
     Every worker extracts the images of its shards, through the extractor's cache if it has one, and
-    writes the files itself. A file has its name once it is whole; the name holds a hash of all that
-    the content depends on, so a second run writes what is missing.
+    writes the files itself. A file gets its name when it is complete; the name holds a hash of all
+    that the content depends on, so a second run writes only what is missing.
 
     Parameters
     ----------
     extractor : Extractor
-        Other processes make their own from the names of the backbone and its weights; weights from
-        a file of one's own are sent.
-    images : sequence of samples, paths, PIL images or uint8 arrays
+        Other processes load the backbone themselves, by its name; only custom weights are sent.
+    images : iterable of samples, paths, PIL images or uint8 arrays
     folder : path
+        Created if it does not exist.
     rows_per_shard : int
-        At most; but at least one image is in a shard. A worker's memory holds them twice.
+        Most rows in a shard, at least 1; but a shard holds at least one image. A worker's memory
+        holds a shard twice.
     n_jobs, scheduler : see `in_parallel`
 
     Returns
@@ -169,6 +359,11 @@ def write_shards(extractor, images, folder, rows_per_shard=200_000, *, n_jobs=1,
     list of Path
         Float32 arrays of shape (rows, c), in the order of the images; read one by
         ``np.load(path, mmap_mode="r", allow_pickle=False)``.
+
+    Raises
+    ------
+    InputError
+        If there are no images, if one cannot be read, or if the folder cannot be written to.
 
     Examples
     --------
@@ -180,77 +375,106 @@ def write_shards(extractor, images, folder, rows_per_shard=200_000, *, n_jobs=1,
     >>> [np.load(shard, mmap_mode="r", allow_pickle=False).shape for shard in shards]
     [(128, 384), (64, 384)]
     """
-    images, folder = list(images), Path(folder).resolve()
-    rows_per_shard = coreset._count(rows_per_shard, 1, None, "rows_per_shard")
+    images = list(images)
+    folder = Path(folder).resolve()
+    rows_per_shard = check_integer(rows_per_shard, "rows_per_shard", 1)
     if not images:
         raise InputError("images: there are none; give at least one")
-    height, width = next(iter(extractor.compute_maps(images[:1])))[0].shape[2:]
-    if (n_jobs != 1 or scheduler) and extractor.backbone.source != "own file":
-        extractor = copy(extractor)
-        extractor.backbone = replace(extractor.backbone, network=None)
-    some = max(1, rows_per_shard // (height * width))
-    parts = [images[start : start + some] for start in range(0, len(images), some)]
-    calls = [(extractor, part, folder, number) for number, part in enumerate(parts)]
-    return _collect(_write_shard, calls, n_jobs, scheduler)
+    first_maps = next(iter(extractor.compute_maps(images[:1])))
+    height, width = first_maps[0].shape[2:]
+    images_per_shard = max(1, rows_per_shard // (height * width))
+    if n_jobs != 1 or scheduler:
+        extractor = without_network(extractor)
+    calls = [
+        (extractor, images[start : start + images_per_shard], folder, number)
+        for number, start in enumerate(range(0, len(images), images_per_shard))
+    ]
+    return _in_order(_write_shard, calls, n_jobs, scheduler)
 
 
-_load = lru_cache(maxsize=1)(load_backbone)  # a worker writes many shards
+class NetworkLeftOut(torch.nn.Module):
+    """Takes the place of a backbone's network that each process loads for itself."""
 
 
-def _write_shard(extractor, images, folder, number):
-    known = extractor.backbone
-    if known.network is None:
-        weights = "random" if known.weights_hash == "random" else None
-        extractor.backbone = found = _load(known.name, known.layers, weights)
-        if found.weights_hash != known.weights_hash:
-            raise InputError(f"backbone {known.name!r}: a worker has other weights; copy the file")
-        found.network.to(memory_format=torch.channels_last)
-    made_by = [*extractor.key(), extractor.aggregation, extractor.neighborhood, torch.__version__]
-    key = sha256(json.dumps(made_by), *map(fingerprint, images))
-    path, content = folder / f"shard_{number:05}_{key[:24]}.npy", io.BytesIO()
+def without_network(extractor: Extractor) -> Extractor:
+    """A copy that is quick to send to another process, unless it has custom weights."""
+    backbone = extractor.backbone
+    if backbone.source == "own file":
+        return extractor
+    light = copy(extractor)
+    light.backbone = replace(backbone, network=NetworkLeftOut())
+    return light
+
+
+def with_network(extractor: Extractor) -> Extractor:
+    """The extractor complete again, with the same weights.
+
+    Raises
+    ------
+    InputError
+        If this machine has other weights under the backbone's name.
+    """
+    wanted = extractor.backbone
+    if not isinstance(wanted.network, NetworkLeftOut):
+        return extractor
+    weights = "random" if wanted.weights_hash == "random" else None
+    backbone = _load_once(wanted.name, wanted.layers, weights)
+    if backbone.weights_hash != wanted.weights_hash:
+        raise InputError(f"backbone {wanted.name!r}: a worker has other weights; copy the file")
+    backbone.network.to(memory_format=torch.channels_last)
+    complete = copy(extractor)
+    complete.backbone = backbone
+    return complete
+
+
+_load_once = lru_cache(maxsize=1)(load_backbone)  # a worker writes many shards
+
+
+def _write_shard(extractor: Extractor, images: list, folder: Path, number: int) -> Path:
+    extractor = with_network(extractor)
+    settings = [*extractor.key(), extractor.aggregation, extractor.neighborhood, torch.__version__]
+    content_hash = sha256(json.dumps(settings), *map(fingerprint, images))
+    path = folder / f"shard_{number:05}_{content_hash[:24]}.npy"
     if not path.exists():
-        rows = extractor.extract(images)
-        np.save(content, rows.reshape(-1, rows.shape[-1]))
+        patches = extractor.extract(images)
+        content = io.BytesIO()
+        np.save(content, patches.reshape(-1, patches.shape[-1]))
         with translate_os_errors(folder, "choose another folder"):
             folder.mkdir(parents=True, exist_ok=True)
             atomic_write(path, content.getbuffer())
     return path
 
 
-def _choose(rows, count, projection, random_state):
-    chosen = coreset.k_center_greedy(rows, count, projection=projection, random_state=random_state)
-    return chosen.indices, np.array(rows[chosen.indices]), float(chosen.radii[-1])
+def _choose_in_shard(
+    vectors: np.ndarray, n_centers: int, projection: int | None, random_state: int
+) -> tuple[Coreset, np.ndarray]:
+    """The coreset of a shard, and the vectors of its rows."""
+    chosen = k_center_greedy(vectors, n_centers, projection=projection, random_state=random_state)
+    return chosen, np.array(vectors[chosen.indices])
 
 
-def _farthest(rows, centers):
-    centers = np.load(centers, mmap_mode="r") if isinstance(centers, str | Path) else centers
-    return float(coreset.nested_min_distances(rows, centers, [len(centers)]).max())
+def _farthest(vectors: np.ndarray, centers: np.ndarray | str | Path) -> float:
+    """The distance of the row that is farthest from its nearest center."""
+    if isinstance(centers, str | Path):
+        return _farthest(vectors, np.load(centers, mmap_mode="r"))
+    return float(nested_min_distances(vectors, centers, [len(centers)]).max())
 
 
-def _collect(function, calls, n_jobs, scheduler):
+def _in_order(function: Callable, calls: list[tuple], n_jobs: int, scheduler: str) -> list[Any]:
+    """The results of all calls, in the order of the calls."""
     results = dict(in_parallel(function, calls, n_jobs, scheduler))
     return [results[number] for number in range(len(calls))]
 
 
-def _on_shard(number, shard, work, *more):
-    """Work on the rows of a shard; an error says which it is."""
+def _on_shard(number: int, shard: Shard, work: Callable, *arguments: Any) -> Any:
+    """``work(vectors, *arguments)`` on the vectors of a shard; an error names the shard."""
     try:
-        is_file = isinstance(shard, str | Path)
-        rows = np.load(shard, mmap_mode="r", allow_pickle=False) if is_file else shard
-        return work(coreset._as_matrix(rows, "patches"), *more)
+        if isinstance(shard, str | Path):
+            vectors = np.load(shard, mmap_mode="r", allow_pickle=False)
+        else:
+            vectors = shard
+        return work(as_float_matrix(vectors, "patches"), *arguments)
     except InputError as error:
         raise InputError(f"shards[{number}]: {error}") from None
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"shards[{number}]: {error}; write it with write_shards") from None
-
-
-def _survey(shards):
-    """The shards, whose paths any folder understands, and how long they are."""
-    if not isinstance(shards, list | tuple) or not shards:
-        raise InputError("shards: give a list of arrays or of .npy files, at least one")
-    shapes = [_on_shard(number, shard, np.shape) for number, shard in enumerate(shards)]
-    for number, (_, width) in enumerate(shapes):
-        if width != shapes[0][1]:
-            raise InputError(f"shards[{number}]: {width} columns, but shards[0]: {shapes[0][1]}")
-    sent = [Path(s).resolve() if isinstance(s, str | Path) else s for s in shards]
-    return sent, [length for length, _ in shapes]

@@ -169,7 +169,7 @@ def as_float_matrix(values: ArrayLike | torch.Tensor, name: str) -> np.ndarray:
     Returns
     -------
     ndarray, shape (rows, columns)
-        Of the same dtype. Whether the entries are finite is left to the code that reads them to check.
+        Of the same dtype. The entries are not read, so they are not checked for NaN or infinity.
 
     Raises
     ------

@@ -3,23 +3,27 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import roc_auc_score
 
-from patchcore_helpers.core import coreset
 from patchcore_helpers.core.coreset import (
     SAMPLERS,
     VARIANCES,
+    Coreset,
+    GreedySearch,
     k_center_greedy,
+    k_center_greedy_reference,
     nested_min_distances,
     random_coreset,
     variance_weighted_k_center,
     variance_weights,
 )
+from patchcore_helpers.core.distances import BLOCK_ROWS, single_threaded_workers
 from patchcore_helpers.core.index import ExactIndex
+from patchcore_helpers.core.vector_space import ExactSpace
 from patchcore_helpers.errors import InputError
 
 
@@ -48,14 +52,39 @@ def assert_greedy(points, chosen, weights=None, atol=0.0):
         assert (chosen.radii[distinct - 1 :] == 0).all()
 
 
-def sequential(points, k, first):
-    """The textbook loop: one look at all rows after every pick."""
+def weighted_reference(points, k, first, weights):
+    """The reference with weights; also the smallest relative lead of a pick over the next row.
+
+    Copies of the picked row with the same weight are no rivals: whichever is picked, the choice is
+    the same.
+    """
     points = np.asarray(points, np.float64)
-    nearest, order = np.full(len(points), np.inf), [first]
-    while len(order) < k:
-        nearest = np.minimum(nearest, ((points - points[order[-1]]) ** 2).sum(1))
-        order.append(int(nearest.argmax()))
-    return order
+    weights = np.asarray(weights) / np.max(weights)
+    described = np.column_stack([points, weights])
+    order = [first]
+    radii = []
+    leads = []
+    nearest = np.full(len(points), np.inf)
+    for _ in range(k):
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[order[-1]], axis=1))
+        priority = nearest * weights
+        radii.append(priority.max())
+        order.append(int(priority.argmax()))
+        rivals = priority[(described != described[order[-1]]).any(axis=1)]
+        leads.append(1 - rivals.max(initial=0.0) / max(radii[-1], 1e-300))
+    return order[:k], np.array(radii), min(leads[: k - 1], default=1.0)
+
+
+def greedy_search(points, k, first=0, *, centered=True, **settings):
+    """`k_center_greedy` without a projection, with the inside of the search set by hand."""
+    with single_threaded_workers() as for_each:
+        space = ExactSpace(points, for_each)
+        if not centered:
+            space.offset = torch.zeros_like(space.offset)
+        search = GreedySearch(space, for_each, first, **settings)
+        assert list(search.rounds(k))[-1] == k
+    radii = np.sqrt(search.squared_radii) / space.scale
+    return Coreset(np.array(search.centers), radii.astype(np.float32), "exact")
 
 
 # A grid gives duplicates, ties and collinear points; scale and offset stretch the arithmetic.
@@ -82,7 +111,7 @@ def test_definition_on_awkward_inputs(grid, scale, offset, dtype, share, seed):
     chosen = k_center_greedy(points, k, random_state=seed)
     assert chosen.space == "exact" and chosen.indices.dtype == np.int64 and len(chosen) == k
     scaled = points.astype(np.float64) / scale  # keep the oracle's own squares finite
-    assert_greedy(scaled, coreset.Coreset(chosen.indices, chosen.radii / scale, "exact"))
+    assert_greedy(scaled, Coreset(chosen.indices, chosen.radii / scale, "exact"))
 
 
 @settings(deadline=None, max_examples=100)
@@ -112,13 +141,61 @@ def test_equal_weights_change_nothing():
     )
 
 
-@pytest.mark.parametrize("pool", [1, 5, 2048])
-def test_same_picks_as_the_sequential_loop(pool, monkeypatch):
-    monkeypatch.setattr(coreset, "POOL", pool)
-    monkeypatch.setattr(coreset, "ROWS", 700)
+@settings(deadline=None, max_examples=100)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 80),
+    width=st.integers(1, 6),
+    offset=st.sampled_from([0.0, -30.0, 1e4]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    share=st.floats(0, 1),
+    weighted=st.booleans(),
+)
+@example(seed=0, n=80, width=3, offset=1e4, dtype=np.float64, share=1.0, weighted=True)
+@example(seed=1, n=80, width=3, offset=-30.0, dtype=np.float32, share=0.9, weighted=False)
+def test_picks_of_the_reference(seed, n, width, offset, dtype, share, weighted):
+    """A third of the rows are copies of others: the choice is compared by vectors, not by rows."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, width))
+    points = (points[rng.integers(len(points), size=n)] + offset).astype(dtype)
+    weights = rng.uniform(0.1, 1, n) if weighted else np.ones(n)
+    first = int(rng.integers(n))
+    distinct = len(np.unique(points, axis=0))
+    k = 1 + int(share * (distinct - 1))
+    order, radii, lead = weighted_reference(points, k, first, weights)
+    assume(lead > 1e-3)  # no tie that rounding could decide
+    fast = k_center_greedy(points, k, first=first, weights=weights if weighted else None)
+    assert fast.indices[0] == first
+    np.testing.assert_array_equal(points[fast.indices], points[order])
+    np.testing.assert_allclose(fast.radii, radii, rtol=1e-4, atol=1e-6 * radii[0])
+    if not weighted:
+        reference = k_center_greedy_reference(points, k, first=first)
+        np.testing.assert_array_equal(points[fast.indices], points[reference.indices])
+        np.testing.assert_allclose(fast.radii, reference.radii, rtol=1e-4, atol=1e-6 * radii[0])
+        assert reference.space == fast.space == "exact"
+
+
+@pytest.mark.parametrize("largest_pool", [1, 5, 2048])
+def test_same_picks_as_the_reference_for_any_pool(largest_pool):
+    """More rows than a block has, so that the pool is filled from several blocks."""
+    n = BLOCK_ROWS + 700
+    points = np.random.default_rng(1).normal(size=(n, 16)).astype(np.float32)
+    reference = k_center_greedy_reference(points, 400, first=5)
+    for chosen in (
+        greedy_search(points, 400, 5, largest_pool=largest_pool),
+        k_center_greedy(points, 400, first=5),
+    ):
+        np.testing.assert_array_equal(chosen.indices, reference.indices)
+        np.testing.assert_allclose(chosen.radii, reference.radii, rtol=1e-5)
+
+
+def test_pools_save_passes_over_the_data():
     points = np.random.default_rng(1).normal(size=(3000, 16)).astype(np.float32)
-    chosen = k_center_greedy(points, 400, random_state=5)
-    assert chosen.indices.tolist() == sequential(points, 400, chosen.indices[0])
+    with single_threaded_workers() as for_each:
+        search = GreedySearch(ExactSpace(points, for_each), for_each, 0)
+        n_chosen = list(search.rounds(400))
+    assert n_chosen == sorted(set(n_chosen)) and n_chosen[-1] == 400
+    assert len(n_chosen) < 400 / 5  # the reference needs 400
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
@@ -148,22 +225,19 @@ def two_far_clusters(dtype=np.float64):
     return points.astype(dtype)
 
 
-def test_cancellation_guard_is_needed_and_works(monkeypatch):
+def test_cancellation_guard_is_needed_and_works():
     points = two_far_clusters()
     assert_greedy(points, k_center_greedy(points, 200))
-    monkeypatch.setattr(coreset, "TOLERANCE", float("inf"))  # never leave the matrix product
-    with pytest.raises(AssertionError):
-        assert_greedy(points, k_center_greedy(points, 200))
+    with pytest.raises(AssertionError):  # without ever leaving the matrix product
+        assert_greedy(points, greedy_search(points, 200, tolerance=float("inf")))
 
 
-def test_centring_is_needed_and_works(monkeypatch):
+def test_centering_is_needed_and_works():
     points = np.random.default_rng(0).normal(size=(500, 8)) + 1e6
-    monkeypatch.setattr(coreset, "TOLERANCE", float("inf"))  # the matrix product alone
-    assert_greedy(points, k_center_greedy(points, 20))
-    plain = coreset._offset_and_scale
-    monkeypatch.setattr(coreset, "_offset_and_scale", lambda *a: (plain(*a)[0] * 0, plain(*a)[1]))
+    products_alone = {"tolerance": float("inf")}
+    assert_greedy(points, greedy_search(points, 20, **products_alone))
     with pytest.raises(AssertionError):
-        assert_greedy(points, k_center_greedy(points, 20))
+        assert_greedy(points, greedy_search(points, 20, centered=False, **products_alone))
 
 
 def test_projection_keeps_distances_and_duplicates():
@@ -217,12 +291,34 @@ def test_array_kinds_agree(tmp_path):
         ({"random_state": -1}, "random_state"),
         ({"random_state": "x"}, "random_state"),
         ({"random_state": 2**32}, "random_state"),
+        ({"first": -1}, "first=-1: give a whole number from 0 to 9"),
+        ({"first": 10}, "first"),
     ],
 )
 def test_bad_input_is_refused_by_name(change, word):
     arguments = {"patches": np.eye(10), "n_centers": 3} | change
     with pytest.raises(InputError, match=word):
         k_center_greedy(**arguments)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_samplers_are_called_in_the_same_way(sampler, capsys):
+    points = np.random.default_rng(0).normal(size=(50, 8))
+    options = {"projection": 4, "random_state": 3, "weights": np.ones(50), "progress": True}
+    chosen = sampler(points, 20, **options)
+    assert isinstance(chosen, Coreset) and len(chosen) == 20
+    assert chosen.indices.dtype == np.int64 and len(set(chosen.indices.tolist())) == 20
+    np.testing.assert_array_equal(sampler(points, 20, **options).indices, chosen.indices)
+    assert capsys.readouterr().out == ""
+
+
+def test_random_ignores_what_a_search_would_use():
+    points = np.random.default_rng(0).normal(size=(50, 8))
+    plain = random_coreset(points, 20, random_state=3)
+    options = {"projection": 2, "weights": np.arange(1, 51), "progress": True}
+    chosen = random_coreset(points, 20, random_state=3, **options)
+    np.testing.assert_array_equal(chosen.indices, plain.indices)
+    assert chosen.radii is plain.radii is None
 
 
 def test_random_is_uniform_and_refuses_bad_input():
@@ -259,10 +355,10 @@ def test_nested_distances_refuse_bad_sizes(sizes):
         nested_min_distances(np.eye(10), np.eye(10), sizes)
 
 
-@pytest.mark.parametrize("place", ["queries", "bank"])
-def test_nested_distances_refuse_what_has_no_distance(place):
+@pytest.mark.parametrize("name", ["queries", "bank"])
+def test_nested_distances_refuse_what_has_no_distance(name):
     arrays = {"queries": np.eye(10), "bank": np.eye(10)}
-    arrays[place][3, 4] = np.nan
+    arrays[name][3, 4] = np.nan
     with pytest.raises(InputError, match="NaN"):
         nested_min_distances(**arrays, sizes=[2, 8])
     with pytest.raises(InputError, match="columns"):
@@ -287,6 +383,10 @@ def test_progress_goes_to_standard_error_only_when_asked(capsys):
     k_center_greedy(np.eye(10), 5, progress=True)
     out, err = capsys.readouterr()
     assert out == "" and "radius" in err and "5/5" in err
+    variance_weighted_k_center(np.eye(12).reshape(3, 2, 2, 12), 7, progress=True)
+    assert "7/7" in capsys.readouterr().err
+    k_center_greedy(np.zeros((10, 2)), 6, progress=True)  # equal rows: all but one are filled up
+    assert "6/6" in capsys.readouterr().err
 
 
 def test_one_pass_gives_the_auroc_of_ten_separate_fits():
@@ -321,13 +421,13 @@ def weights_by_hand(patches, variance, exponent):
         label = label.fit(patches.reshape(-1, channels))
         centers, label = label.cluster_centers_, label.labels_
     spread = []
-    for place in range(len(flat)):
+    for row in range(len(flat)):
         if variance == "dimensions":
-            vector = flat[place].tolist()
+            vector = flat[row].tolist()
             mean = sum(vector) / channels
             spread.append(sum((x - mean) ** 2 for x in vector) / channels)
         elif variance == "position":
-            i, j = divmod(place % (rows * columns), columns)
+            i, j = divmod(row % (rows * columns), columns)
             total = 0.0
             for c in range(channels):
                 seen = [float(patches[image, i, j, c]) for image in range(images)]
@@ -335,8 +435,8 @@ def weights_by_hand(patches, variance, exponent):
                 total += sum((x - mean) ** 2 for x in seen) / images
             spread.append(total)
         else:
-            members = [flat[k] for k in range(len(flat)) if label[k] == label[place]]
-            center = centers[label[place]]
+            members = [flat[k] for k in range(len(flat)) if label[k] == label[row]]
+            center = centers[label[row]]
             spread.append(sum(((m - center) ** 2).sum() for m in members) / len(members))
     top = max(spread)
     return np.array([max(s / top, 1e-6) if top > 0 else 1.0 for s in spread]) ** exponent
@@ -356,13 +456,13 @@ stacks = hnp.arrays(
 def test_variance_weighted_choice_is_the_weighted_argmax(variance, patches, exponent, data):
     rows = patches.reshape(-1, patches.shape[-1])
     weights = weights_by_hand(patches, variance, exponent)
-    found = variance_weights(patches, variance, exponent)
-    np.testing.assert_allclose(found, weights, rtol=1e-3 if variance == "neighborhood" else 1e-9)
-    assert found.shape == (len(rows),) and (found > 0).all() and found.max() == 1
+    computed = variance_weights(patches, variance, exponent)
+    np.testing.assert_allclose(computed, weights, rtol=1e-3 if variance == "neighborhood" else 1e-9)
+    assert computed.shape == (len(rows),) and (computed > 0).all() and computed.max() == 1
     k = data.draw(st.integers(1, len(rows)))
     chosen = variance_weighted_k_center(patches, k, variance=variance, exponent=exponent)
     assert len(chosen) == k
-    assert_greedy(rows, chosen, weights if variance != "neighborhood" else found, atol=1e-12)
+    assert_greedy(rows, chosen, weights if variance != "neighborhood" else computed, atol=1e-12)
 
 
 @pytest.mark.parametrize("variance", VARIANCES)
@@ -385,11 +485,11 @@ def test_variance_draws_picks_to_where_images_differ():
     patches = rng.normal(size=(50, 2, 3, 8)).astype(np.float32)
     patches[:, 1, 2] *= 3
     assert variance_weights(patches).reshape(50, 6).argmax(1).tolist() == [5] * 50
-    at_place = [
+    at_position = [
         np.mean(variance_weighted_k_center(patches, 60, exponent=e).indices % 6 == 5)
         for e in (0, 1, 2)
     ]
-    assert at_place == sorted(at_place) and at_place[2] > at_place[0]
+    assert at_position == sorted(at_position) and at_position[2] > at_position[0]
 
 
 def test_array_kinds_agree_on_weights(tmp_path):
@@ -399,12 +499,12 @@ def test_array_kinds_agree_on_weights(tmp_path):
     for variance in VARIANCES:
         expected = variance_weighted_k_center(patches, 40, variance=variance).indices
         for kind in kinds:
-            found = variance_weighted_k_center(kind, 40, variance=variance).indices
-            np.testing.assert_array_equal(found, expected)
+            chosen = variance_weighted_k_center(kind, 40, variance=variance).indices
+            np.testing.assert_array_equal(chosen, expected)
 
 
 GOOD_STACK = np.random.default_rng(0).normal(size=(4, 2, 2, 3))
-BAD_PLACE = np.arange(48).reshape(4, 2, 2, 3) == 17
+ONE_ENTRY = np.arange(48).reshape(4, 2, 2, 3) == 17
 
 
 @pytest.mark.parametrize(
@@ -412,8 +512,8 @@ BAD_PLACE = np.arange(48).reshape(4, 2, 2, 3) == 17
     [
         ({"patches": GOOD_STACK[0]}, "patches"),
         ({"patches": GOOD_STACK[:0]}, "patches"),
-        ({"patches": np.where(BAD_PLACE, np.nan, GOOD_STACK)}, "NaN"),
-        ({"patches": np.where(BAD_PLACE, np.inf, GOOD_STACK)}, "infinity"),
+        ({"patches": np.where(ONE_ENTRY, np.nan, GOOD_STACK)}, "NaN"),
+        ({"patches": np.where(ONE_ENTRY, np.inf, GOOD_STACK)}, "infinity"),
         ({"variance": "positions"}, "choose one of position, neighborhood, dimensions"),
         ({"exponent": -0.1}, "exponent"),
         ({"exponent": np.nan}, "exponent"),

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.random_projection import GaussianRandomProjection
 
 from patchcore_helpers import InputError
 from patchcore_helpers.core.backbones import load_backbone
@@ -24,7 +25,7 @@ def best_radius(points, k):
     """By trying every set of k rows."""
     apart = distances(points, points)
     sets = itertools.combinations(range(len(points)), min(k, len(points)))
-    return min(apart[:, list(some)].min(1).max() for some in sets)
+    return min(apart[:, list(rows)].min(1).max() for rows in sets)
 
 
 grids = hnp.arrays(
@@ -46,8 +47,8 @@ def test_radius_is_within_the_bounds_of_the_literature(grid, data):
     chosen = composable_k_center(shards, k, per_shard=m, random_state=data.draw(st.integers(0, 3)))
     assert len(set(chosen.indices.tolist())) == k == len(chosen)
     np.testing.assert_array_equal(points[chosen.indices], chosen.centers)
-    for place, (shard, row) in enumerate(zip(chosen.shards, chosen.rows, strict=True)):
-        np.testing.assert_array_equal(shards[shard][row], chosen.centers[place])
+    picked = [shards[shard][row] for shard, row in zip(chosen.shards, chosen.rows, strict=True)]
+    np.testing.assert_array_equal(picked, chosen.centers)
     reached = distances(points, chosen.centers).min(1).max()
     assert coverage_radius(shards, chosen.centers) == pytest.approx(reached, rel=1e-6)
     best = best_radius(points, k)
@@ -61,13 +62,13 @@ def test_radius_is_within_the_bounds_of_the_literature(grid, data):
 @pytest.mark.parametrize("projection", [None, 8])
 def test_one_shard_is_greedy_k_center(projection):
     points = np.random.default_rng(0).normal(size=(3000, 24)).astype(np.float32)
-    whole = k_center_greedy(points, 150, projection=projection, random_state=3)
-    one = composable_k_center([points], 150, projection=projection, random_state=3)
-    np.testing.assert_array_equal(one.indices, whole.indices)
-    np.testing.assert_array_equal(one.rows, whole.indices)
-    np.testing.assert_allclose(one.radii[:-1], whole.radii[:-1], rtol=1e-4)
-    assert one.shard_radius == whole.radii[-1] and one.radii[-1] == 0
-    assert one.space == whole.space == ("exact" if projection is None else "projected")
+    plain = k_center_greedy(points, 150, projection=projection, random_state=3)
+    sharded = composable_k_center([points], 150, projection=projection, random_state=3)
+    np.testing.assert_array_equal(sharded.indices, plain.indices)
+    np.testing.assert_array_equal(sharded.rows, plain.indices)
+    np.testing.assert_allclose(sharded.radii[:-1], plain.radii[:-1], rtol=1e-4)
+    assert sharded.shard_radius == plain.radii[-1] and sharded.radii[-1] == 0
+    assert sharded.space == plain.space == ("exact" if projection is None else "projected")
 
 
 def test_second_round_is_greedy_on_the_union():
@@ -77,21 +78,19 @@ def test_second_round_is_greedy_on_the_union():
     k, m = 60, 45
     chosen = composable_k_center(shards, k, per_shard=m, projection=16, random_state=5)
     firsts = [k_center_greedy(s, m, projection=16, random_state=5) for s in shards]
-    from sklearn.random_projection import GaussianRandomProjection
-
     matrix = GaussianRandomProjection(16, random_state=5).fit(np.zeros((1, 40))).components_.T
     union = np.concatenate([s[f.indices] for s, f in zip(shards, firsts, strict=True)])
     nearest, picks = np.full(len(union), np.inf), [0]
     projected = union.astype(float) @ matrix
-    for place in range(k):
+    for radius in chosen.radii:
         apart = np.linalg.norm(projected - projected[picks[-1]], axis=1)
         nearest = np.minimum(nearest, apart)
-        assert chosen.radii[place] == pytest.approx(nearest.max(), rel=1e-4)
+        assert radius == pytest.approx(nearest.max(), rel=1e-4)
         picks.append(int(nearest.argmax()))
     np.testing.assert_array_equal(chosen.centers, union[picks[:k]])
     assert chosen.shard_radius == max(f.radii[-1] for f in firsts)
-    whole = np.concatenate(shards)
-    np.testing.assert_array_equal(whole[chosen.indices], chosen.centers)
+    stacked = np.concatenate(shards)
+    np.testing.assert_array_equal(stacked[chosen.indices], chosen.centers)
     prefix = composable_k_center(shards, 20, per_shard=m, projection=16, random_state=5)
     np.testing.assert_array_equal(prefix.indices, chosen.indices[:20])
 
@@ -135,7 +134,7 @@ NAN = np.where(np.arange(80).reshape(20, 4) == 41, np.nan, GOOD).astype(np.float
         ({"shards": [GOOD, GOOD[:0]]}, r"shards\[1\]: patches: need a matrix .* got \(0, 4\)"),
         ({"shards": [GOOD, GOOD.astype(int)]}, r"shards\[1\]: patches: need float16"),
         ({"shards": [GOOD, "missing.npy"]}, r"shards\[1\]: .*missing.npy'; write it with"),
-        ({"n_centers": 41}, "n_centers: must be a whole number, from 1 to 40; got 41"),
+        ({"n_centers": 41}, "n_centers=41: give a whole number from 1 to 40"),
         ({"n_centers": 0}, "n_centers"),
         ({"per_shard": 0}, "per_shard"),
         ({"per_shard": 2}, "per_shard=2: gives 4 candidates for n_centers=5; raise it"),
@@ -171,13 +170,13 @@ def test_coverage_refuses_what_has_no_distance():
 
 def test_shards_hold_the_extractors_patches_and_are_written_once(photos, tmp_path, monkeypatch):
     extractor = Extractor(load_backbone("resnet18", weights="random"), 64)
-    whole = extractor.extract(photos)
+    patches = extractor.extract(photos)
     paths = write_shards(extractor, photos, tmp_path / "new" / "folder", 3 * 64 + 1)
     files = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
     assert [len(file) for file in files] == [192, 192, 128] and files[0].dtype == np.float32
-    np.testing.assert_array_equal(np.concatenate(files), whole.reshape(-1, 384))
+    np.testing.assert_array_equal(np.concatenate(files), patches.reshape(-1, 384))
     seen = []
-    monkeypatch.setattr(Extractor, "extract", lambda *a: seen.append(a) or whole[:3])
+    monkeypatch.setattr(Extractor, "extract", lambda *a: seen.append(a) or patches[:3])
     assert write_shards(extractor, photos, tmp_path / "new" / "folder", 3 * 64 + 1) == paths
     assert seen == []
     other = write_shards(extractor, photos[1:], tmp_path / "new" / "folder", 10**6)
