@@ -72,7 +72,7 @@ class MemoryBank(BaseEstimator):
     >>> vectors = np.array([[0.0, 0.0], [0.0, 0.1], [3.0, 4.0], [3.0, 4.1]])
     >>> bank = MemoryBank(coreset_ratio=0.5).fit(vectors)
     >>> len(bank), bank.distances(np.array([[3.0, 3.0]])).round(1)
-    (2, array([1.], dtype=float32))
+    (2, array([1.1], dtype=float32))
     """
 
     def __init__(
