@@ -144,7 +144,7 @@ def split(items: Sequence[Item], *sizes: int, seed: int, in_order: bool = True) 
     Examples
     --------
     >>> split("abcdef", 1, 2, seed=0)
-    [['e'], ['c', 'f'], ['a', 'b', 'd']]
+    [['d'], ['c', 'f'], ['a', 'b', 'e']]
     """
     check_seed(seed)
     order = np.random.default_rng(seed).permutation(len(items))
