@@ -1,9 +1,9 @@
 """Read the files of a downloaded archive or folder, which may be damaged or hostile.
 
-Members are only read, one after the other; nothing is extracted by the archive libraries. So a link
-in an archive can lead nowhere: it is refused. (``tarfile``'s filter "data" would accept a link that
-stays inside, and says nothing about size.) Refused are as well paths that lead outside, devices,
-sparse files, and archives that unpack to far more than photographs would.
+Members are read one after the other; the archive libraries never extract one to the disk. Links,
+devices and sparse files are refused, and so are paths that lead outside, and archives that unpack
+to far more than photographs would. (The filter "data" of ``tarfile`` is not enough: it accepts
+links that stay inside, and does not limit the size.)
 """
 
 import bz2
@@ -21,7 +21,7 @@ from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from patchcore_helpers.errors import InputError
+from patchcore_helpers.errors import InputError, error_line
 from patchcore_helpers.files import safe_path
 
 MAX_MEMBERS = 100_000
@@ -68,7 +68,7 @@ class Member:
         InputError
             If it is larger than a photograph.
         EOFError
-            If it has not the size that is stated.
+            If its size is not the stated one.
         """
         if self.size > MAX_FILE:
             raise untrusted(self.source, TOO_LARGE)
@@ -98,10 +98,9 @@ def translate_archive_errors(source: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{source}: cannot be read as a whole tar or zip archive, or folder ({reason}); "
-            "download it again"
+            f"{source}: cannot be read as a whole tar or zip archive, or folder "
+            f"({error_line(error)}); download it again"
         ) from None
 
 

@@ -74,8 +74,8 @@ def load_category(
     ----------
     name : str or path
         One of `category_names`, a path below `data_dir` such as "mvtec_ad/bottle",
-        "visa/candle" or "aitex/04", or a folder of your own, see `load_folder`. The first of
-        these that there is, is meant; "./mvtec_ad/bottle" is always a folder.
+        "visa/candle" or "aitex/04", or a folder of your own, see `load_folder`. They are looked
+        up in this order; "./mvtec_ad/bottle" is never looked up below `data_dir`.
     data_dir : path
         The folder that holds ``mvtec_ad/`` and other data sets.
     seed : int, from 0

@@ -30,7 +30,7 @@ MAX_ATTEMPTS = 50  # to draw a defect that shows
 def draw_until_visible(
     normal: NDArray[np.uint8], draw: Callable[[int], Array]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw a defect, again and again until it shows.
+    """Draw a defect, repeatedly until one shows.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def check_choice(parameter: str, value: str, choices: Collection[str]) -> None:
 
 
 def seed_numbers(seed: Seed) -> list[int]:
-    """A seed as a list of integers; an `InputError` if one is negative or no integer."""
+    """A seed as a list of integers; raises an `InputError` if one is negative or not an integer."""
     numbers = np.atleast_1d(seed)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or (numbers < 0).any():
         raise InputError(f"seed={seed!r}: give a whole number from 0, or several")

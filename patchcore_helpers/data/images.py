@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from patchcore_helpers.errors import InputError
+from patchcore_helpers.errors import InputError, error_line
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 # The decoders that may run, whatever a file's extension says. EPS is not among them: Pillow would
@@ -91,9 +91,8 @@ def _load(path: str | os.PathLike[str]) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large to open safely ({error}); cut it into tiles") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{path}: cannot be read as an image ({reason}); replace or remove the file"
+            f"{path}: cannot be read as an image ({error_line(error)}); replace or remove the file"
         ) from None
 
 

@@ -1,8 +1,8 @@
-"""Bring a downloaded data set below the data folder: checked, complete, its source untouched.
+"""Prepare a downloaded data set: check it and copy it below the data folder.
 
 The files are first copied into a hidden staging folder. An interrupted call leaves it behind, and
-the next call goes on from there; a refused source leaves nothing. A category gets its final name by
-one rename, after all of its images have been read.
+the next call continues from there; a refused source leaves nothing. A category gets its final name
+by one rename, after all of its images have been read. The source is never changed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def prepare(
     categories: list[str] | None = None,
     progress: bool = False,
 ) -> tuple[pd.DataFrame, int]:
-    """Bring a downloaded data set below the data folder.
+    """Check a downloaded data set and copy it below the data folder.
 
     Parameters
     ----------
@@ -142,9 +142,9 @@ def _compare_with_published(
 def staging_folder(staging: Path, source: Path) -> Iterator[None]:
     """Hold the staging folder while a source is copied into it; one process can at a time.
 
-    It is removed at the end and after an `InputError`, together with a data folder that was made
-    for it. After anything else, such as a kill, it stays, and is taken up again if the source is
-    still the same.
+    It is removed at the end. After an `InputError` it is removed together with a data folder that
+    was created for it. After anything else, such as a kill, it stays, and the next call continues
+    from it if the source is still the same.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def write_file(path: Path, content: bytes) -> None:
     Parameters
     ----------
     path : Path
-        Folders on the way to it are made.
+        Missing parent folders are created.
     content : bytes
     """
     temporary = path.with_name(f".{path.name}.part")

@@ -82,7 +82,7 @@ Recipe = FabricRecipe | PlantedRecipe
 
 @lru_cache(maxsize=128)
 def _draw(recipe: Recipe) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw, or take what was drawn lately: an image is read several times, its mask as well."""
+    """Draw, or take a recent result: an image is often read several times, and its mask as well."""
     return recipe.draw()
 
 
@@ -276,7 +276,7 @@ def render_aitex(
     Parameters
     ----------
     folder : path
-        A `data_dir`: the strips are written below ``aitex/`` in it. It is made if need be.
+        A `data_dir`: the strips are written below ``aitex/`` in it. It is created if needed.
     seed : int, from 0
         Seed of all strips.
     fabrics : sequence of str

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from patchcore_helpers.data.category import Category, LabeledImage
-from patchcore_helpers.errors import InputError
+from patchcore_helpers.errors import InputError, error_line
 
 Array = NDArray[Any]
 
@@ -30,7 +30,7 @@ def offsets(length: int, size: int, stride: int) -> list[int]:
     Parameters
     ----------
     length : int, pixels
-        Of the side of the image.
+        Length of the side of the image.
     size, stride : int, pixels
         See `tile`.
 
@@ -394,5 +394,5 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=MANIFEST_COLUMNS)
         return table[list(MANIFEST_COLUMNS)]
     except (OSError, ValueError, KeyError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or error_line(error)
         raise InputError(f"{path}: not a manifest of tiles ({reason}); save it again") from None

@@ -6,7 +6,7 @@ import pandas as pd
 
 from patchcore_helpers.data.category import Category, Sample
 from patchcore_helpers.data.credits import PREPARED
-from patchcore_helpers.errors import InputError
+from patchcore_helpers.errors import InputError, error_line
 from patchcore_helpers.files import safe_path
 
 COLUMNS = {"object", "split", "label", "image", "mask"}
@@ -17,7 +17,7 @@ def _read_split_table(csv: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(csv, dtype=str, index_col=False).fillna("")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or error_line(error)
         raise InputError(f"{csv}: cannot be read ({reason}); {HINT}") from None
     missing = COLUMNS - set(table.columns)
     if missing:
