@@ -7,20 +7,31 @@ from pathlib import Path
 from patchcore_helpers.app.cli import main
 
 
-def prepare(arguments=None):
-    """Prepare each data set given; returns the exit status of the first that fails, or 0."""
+def prepare(arguments: list[str] | None = None) -> int:
+    """Prepare every data set whose path is given.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Words of the command line; those of this process by default.
+
+    Returns
+    -------
+    int
+        The exit status of the first data set that fails, or 0.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--mvtec-path", metavar="PATH", help="archive or folder of MVTec AD")
     add("--visa-path", metavar="PATH", help="archive or folder of VisA")
     add("--data-dir", default=Path(__file__).resolve().parent, metavar="DIR", help="this folder")
     args = parser.parse_args(arguments)
-    sources = {"mvtec_ad": args.mvtec_path, "visa": args.visa_path}
-    given = {name: source for name, source in sources.items() if source is not None}
-    if not given:
+    if args.mvtec_path is None and args.visa_path is None:
         parser.exit(2, f"{parser.prog}: error: give --mvtec-path PATH, --visa-path PATH, or both\n")
-    for name, source in given.items():
-        status = main(["prepare", name, "--source", source, "--data-dir", str(args.data_dir)])
+    for dataset, source in (("mvtec_ad", args.mvtec_path), ("visa", args.visa_path)):
+        if source is None:
+            continue
+        status = main(["prepare", dataset, "--source", source, "--data-dir", str(args.data_dir)])
         if status:
             return status
     return 0

@@ -1,55 +1,83 @@
-"""AITEX Fabric Image Database (Silvestre-Blanes et al. 2019) in its original layout."""
+"""AITEX Fabric Image Database (Silvestre-Blanes et al. 2019) in its original layout.
+
+A strip is a photograph of 4096 x 256 pixels. Its file name, such as 0044_019_04.png, says its
+number, the code of its defect (000 for none) and its fabric.
+"""
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
-from patchcore_helpers.data.category import Category, Sample
+from patchcore_helpers.data.category import Category, LabeledImage, Sample, split
 from patchcore_helpers.data.credits import PREPARED
-from patchcore_helpers.data.images import image_files, read_image, read_mask
+from patchcore_helpers.data.images import iter_folders, iter_image_files, read_image, read_mask
 from patchcore_helpers.errors import InputError
 
-CLEAN, DEFECTIVE, MASKS = FOLDERS = "NODefect_images", "Defect_images", "Mask_images"
+CLEAN = "NODefect_images"
+DEFECTIVE = "Defect_images"
+MASKS = "Mask_images"
+FOLDERS = (CLEAN, DEFECTIVE, MASKS)
+UNUSED = "unused"  # below DEFECTIVE: strips that the publisher has set aside
+
+# The folder of each fabric below CLEAN.
 FABRICS = {
-    **{"00": "2311694-2040n7u", "01": "2608691-202020u", "02": "2306894-210033u"},
-    **{"03": "2311694-1930c7u", "04": "2311517-195063u", "05": "2306881-210020u"},
+    "00": "2311694-2040n7u",
+    "01": "2608691-202020u",
+    "02": "2306894-210033u",
+    "03": "2311694-1930c7u",
+    "04": "2311517-195063u",
+    "05": "2306881-210020u",
     "06": "2311980-185026u",
 }
-N_TRAIN = 12  # clean strips to fit, or three in five where there are fewer than twenty
-WIDTH, HEIGHT = 4096, 256
+FABRIC_OF_FOLDER = {folder: fabric for fabric, folder in FABRICS.items()}
+
+N_TRAIN = 12  # clean strips to train on, or three in five if there are fewer than twenty
+N_CLEAN = 20  # clean strips of each fabric, as published
+WIDTH, HEIGHT = 4096, 256  # pixels of a strip, as published
 
 
 @dataclass(frozen=True)
 class Strip(Sample):
-    """A strip, whose mask may lie in several files.
+    """A strip, whose mask may be spread over several files.
 
     Attributes
     ----------
     masks : tuple of Path
-        Joined by OR; none where they are missing or empty.
+        The mask files, joined by OR. Empty if they are missing, or if no pixel is marked.
     """
 
-    masks: tuple = ()
+    masks: tuple[Path, ...] = ()
 
     @property
-    def has_mask(self):
+    def has_mask(self) -> bool:
+        """Whether the defective pixels are known; those of a normal strip are: there are none."""
         return self.label == 0 or bool(self.masks)
 
-    def mask(self):
-        """The true defect pixels, bool (height, width); none if normal, None if unknown."""
-        if self.label == 0 or not self.masks:
-            return super().mask()
-        size = self.read().size
+    def _read_mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         return np.any([read_mask(path, size) for path in self.masks], axis=0)
 
 
-def survey(folder):
-    """Every strip in the original layout, by its file's name.
+class StripFile(NamedTuple):
+    """What the name and the folder of a strip say about it: a row of `scan`."""
+
+    path: Path
+    stem: str
+    fabric: str
+    label: int
+    masks: tuple[Path, ...]
+    unused: bool
+
+
+def scan(folder: str | Path) -> tuple[pd.DataFrame, list[str]]:
+    """Find all strips in the original layout, by their file names.
 
     Parameters
     ----------
@@ -60,129 +88,193 @@ def survey(folder):
     Returns
     -------
     strips : DataFrame
-        Columns path, stem, fabric, label, masks (tuple of paths), unused (set aside by the
+        Columns path, stem, fabric, label, masks (tuple of paths) and unused (set aside by the
         publisher).
-    odd : list of str
-        What is not as the layout says, a line each, with what is made of it.
+    remarks : list of str
+        One line for each deviation from the layout, with what is made of it.
+
+    Raises
+    ------
+    InputError
+        If one of the three folders is missing.
     """
-    folder, odd, rows = Path(folder), [], []
+    folder = Path(folder)
     for name in FOLDERS:
         if not (folder / name).is_dir():
             raise InputError(
                 f"{folder / name}: no such folder; AITEX has {', '.join(FOLDERS)}, keep their names"
             )
-    masks = {}
-    for path in image_files(folder / MASKS):
+    masks = _masks_by_strip(folder / MASKS)
+    strips: list[StripFile] = []
+    remarks: list[str] = []
+    for group, label in _strip_folders(folder):
+        before = len(strips)
+        for path in iter_image_files(group, recursive=False):
+            strip, deviations = _read_name(path, label, masks)
+            name = path.relative_to(folder).as_posix()
+            remarks += [f"{name}: {deviation}" for deviation in deviations]
+            if strip is not None:
+                strips.append(strip)
+        is_known = label or group == folder / CLEAN or group.name in FABRIC_OF_FOLDER
+        if len(strips) > before and not is_known:
+            remarks.append(
+                f"{CLEAN}/{group.name}: unknown folder; fabric taken from the files' names"
+            )
+    stems = {strip.stem for strip in strips}
+    for stem, paths in masks.items():
+        if stem not in stems:
+            remarks += [f"{MASKS}/{path.name}: belongs to no strip" for path in paths]
+    return pd.DataFrame(strips, columns=StripFile._fields), remarks
+
+
+def _masks_by_strip(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The mask files by the stem of their strip: 0044_019_04_mask1.png belongs to 0044_019_04."""
+    masks: dict[str, tuple[Path, ...]] = {}
+    for path in iter_image_files(folder, recursive=False):
         stem = re.sub(r"_mask\d*$", "", path.stem)
-        masks.setdefault(stem, []).append(path)
-    folder_of = {name: fabric for fabric, name in FABRICS.items()}
-    groups = [(p, 0) for p in sorted((folder / CLEAN).iterdir()) if p.is_dir()]
-    groups += [(folder / CLEAN, 0), (folder / DEFECTIVE, 1), (folder / DEFECTIVE / "unused", 1)]
-    for group, label in groups:
-        for path in image_files(group) if group.is_dir() else []:
-            where = path.relative_to(folder).as_posix()
-            parts = re.fullmatch(r"\d+_(\d+)_(\d\d)", path.stem)
-            if not parts:
-                odd.append(f"{where}: not a name such as 0001_000_00.png; left out")
-                continue
-            code, fabric = parts.groups()
-            if len(code) != 3 or (int(code) > 0) != label:
-                odd.append(f"{where}: defect code {code}; taken as label {label}, by its folder")
-            if not label and group.name in folder_of and folder_of[group.name] != fabric:
-                odd.append(
-                    f"{where}: in the folder of fabric {folder_of[group.name]}; "
-                    f"taken as {fabric}, by its name"
-                )
-            unused = group.name == "unused"
-            if unused:
-                odd.append(f"{where}: set aside by the publisher; left out")
-            rows.append((path, path.stem, fabric, label, tuple(masks.pop(path.stem, ())), unused))
-        if not label and rows and group != folder / CLEAN and group.name not in folder_of:
-            odd.append(f"{CLEAN}/{group.name}: unknown folder; fabric taken from the files' names")
-    odd += [f"{MASKS}/{path.name}: belongs to no strip" for left in masks.values() for path in left]
-    columns = ["path", "stem", "fabric", "label", "masks", "unused"]
-    return pd.DataFrame(rows, columns=columns), odd
+        masks[stem] = (*masks.get(stem, ()), path)
+    return masks
 
 
-def read_strip(row):
-    """A row of `survey` as a Strip, its masks checked; empty ones are dropped."""
+def _strip_folders(folder: Path) -> Iterator[tuple[Path, int]]:
+    """The folders that may hold strips, and the label of the strips in each."""
+    for fabric_folder in iter_folders(folder / CLEAN):
+        yield fabric_folder, 0
+    yield folder / CLEAN, 0
+    yield folder / DEFECTIVE, 1
+    if (folder / DEFECTIVE / UNUSED).is_dir():
+        yield folder / DEFECTIVE / UNUSED, 1
+
+
+def _read_name(
+    path: Path, label: int, masks: dict[str, tuple[Path, ...]]
+) -> tuple[StripFile | None, list[str]]:
+    """The strip in a file, and how its name or folder deviates from the layout."""
+    name = re.fullmatch(r"\d+_(\d+)_(\d\d)", path.stem)
+    if name is None:
+        return None, ["not a name such as 0001_000_00.png; left out"]
+    code, fabric = name.groups()
+    folder = path.parent.name
+    unused = folder == UNUSED
+
+    deviations = []
+    if len(code) != 3 or (int(code) > 0) != label:
+        deviations.append(f"defect code {code}; taken as label {label}, by its folder")
+    fabric_by_folder = fabric if label else FABRIC_OF_FOLDER.get(folder, fabric)
+    if fabric_by_folder != fabric:
+        deviations.append(
+            f"in the folder of fabric {fabric_by_folder}; taken as {fabric}, by its name"
+        )
+    if unused:
+        deviations.append("set aside by the publisher; left out")
+    strip = StripFile(path, path.stem, fabric, label, masks.get(path.stem, ()), unused)
+    return strip, deviations
+
+
+def _read_strip(row: Any) -> Strip:
+    """A row of `scan` as a Strip: masks are checked, and those that mark no pixel dropped."""
     if not row.label:
         return Strip(row.path)
     with Image.open(row.path) as image:
         size = image.size
     masks = tuple(path for path in row.masks if read_mask(path, size).any())
-    return Strip(row.path, 1, row.stem.split("_")[1], masks[0] if masks else None, masks)
+    code = row.stem.split("_")[1]
+    return Strip(row.path, 1, code, masks[0] if masks else None, masks)
 
 
-def load_aitex(folder, name, seed=0):
-    """One fabric, split by source strip: 12 clean strips to fit, all else to test.
+def load_aitex(folder: str | Path, fabric: str, seed: int = 0) -> Category:
+    """Read one fabric, split by strip: 12 clean strips to train on, all others to test.
 
     Parameters
     ----------
     folder : path
         The folder that holds the three of the original layout.
-    name : str
-        "aitex/00" to "aitex/08".
-    seed : int
-        Drives which of the clean strips are taken to fit.
+    fabric : str
+        "00" to "08".
+    seed : int, from 0
+        Seed of the choice of the clean strips to train on.
 
     Returns
     -------
     Category
-        Strips without a usable mask count for image scores only.
+        Its name is "aitex/" and the fabric. Strips without a usable mask count for image scores
+        only.
 
     Raises
     ------
     InputError
         If a folder is missing or renamed, a mask is damaged or of another size than its strip, or
-        the fabric has no clean strips to fit and to test.
+        the fabric has fewer than 2 clean strips.
     """
-    every, _ = survey(folder)
-    strips = every[every.fabric == name.partition("/")[2]]
+    name = f"aitex/{fabric}"
+    all_strips, _ = scan(folder)
+    strips = all_strips[all_strips.fabric == fabric]
     used = strips[~strips.unused]
-    clean = [read_strip(row) for row in used[used.label == 0].itertuples()]
-    count = min(N_TRAIN, len(clean) * 3 // 5)
-    if not count:
-        known = every[every.label == 0].fabric.value_counts()
-        enough = ", ".join(sorted(known.index[known > 1])) or "none"
+    clean: list[LabeledImage]
+    clean = [_read_strip(row) for row in used[used.label == 0].itertuples()]
+    n_train = min(N_TRAIN, len(clean) * 3 // 5)
+    if n_train == 0:
+        n_clean = all_strips[all_strips.label == 0].fabric.value_counts()
+        usable = ", ".join(sorted(n_clean.index[n_clean > 1])) or "none"
         raise InputError(
             f"{name}: {len(clean)} clean strips in {Path(folder) / CLEAN}, at least 2 are needed; "
-            f"fabrics that have them: {enough}"
+            f"fabrics that have them: {usable}"
         )
-    order = np.random.default_rng(seed).permutation(len(clean))
-    train, good = ([clean[i] for i in sorted(part)] for part in (order[:count], order[count:]))
-    test = good + [read_strip(row) for row in used[used.label == 1].itertuples()]
-    left_out = Counter({"set aside by the publisher": int(strips.unused.sum())})
-    return Category(name, train, test, [], dict(+left_out), PREPARED["aitex"])
+    train, good = split(clean, n_train, seed=seed)
+    defective = [_read_strip(row) for row in used[used.label == 1].itertuples()]
+    n_unused = int(strips.unused.sum())
+    left_out = {"set aside by the publisher": n_unused} if n_unused else {}
+    return Category(name, train, [*good, *defective], [], left_out, PREPARED["aitex"])
 
 
-def oddities(folder):
-    """What is odd about the files, a line each, with what is made of it; reads every file.
+def report_anomalous_files(folder: str | Path) -> list[str]:
+    """Read every file, and report what is not as published.
+
+    Parameters
+    ----------
+    folder : path
+        As `scan` takes it.
+
+    Returns
+    -------
+    list of str
+        One line for each deviation, with what is made of it.
 
     Raises
     ------
     InputError
         If a file is damaged or a mask is not of its strip's size.
     """
-    strips, odd = survey(folder)
-    modes = Counter()
+    strips, remarks = scan(folder)
+    modes: Counter[str] = Counter()
     for row in strips.itertuples():
-        where = row.path.relative_to(folder).as_posix()
         with Image.open(row.path) as image:
             modes[image.mode] += 1
-        size = read_image(row.path).size
-        if size != (WIDTH, HEIGHT):
-            odd.append(f"{where}: {size[0]}x{size[1]}, not {WIDTH}x{HEIGHT}; taken as it is")
-        if row.label and not row.unused and not read_strip(row).has_mask:
-            what = "its mask is empty" if row.masks else "has no mask"
-            odd.append(f"{where}: {what}; counts for image scores only")
-        if len(row.masks) > 1:
-            odd.append(f"{where}: has {len(row.masks)} masks; joined by OR")
-    modes.pop("L", None)
-    odd += [f"{count} strips are of mode {mode}; read as gray" for mode, count in modes.items()]
+        name = row.path.relative_to(folder).as_posix()
+        remarks += [f"{name}: {deviation}" for deviation in _deviations(row)]
+    for mode, count in modes.items():
+        if mode != "L":
+            remarks.append(f"{count} strips are of mode {mode}; read as gray")
+
     used = strips[~strips.unused]
     for fabric in sorted(set(strips.fabric)):
-        good, bad = ((used[used.fabric == fabric].label == label).sum() for label in (0, 1))
-        if not good or not bad or good != 20:
-            odd.append(f"fabric {fabric}: {good} clean strips and {bad} with defects")
-    return odd
+        labels = used.label[used.fabric == fabric]
+        n_good = (labels == 0).sum()
+        n_defective = (labels == 1).sum()
+        if n_good != N_CLEAN or not n_defective:
+            remarks.append(f"fabric {fabric}: {n_good} clean strips and {n_defective} with defects")
+    return remarks
+
+
+def _deviations(row: Any) -> list[str]:
+    """What is unusual about a strip in size and masks; `row` is one of `scan`."""
+    deviations = []
+    width, height = read_image(row.path).size
+    if (width, height) != (WIDTH, HEIGHT):
+        deviations.append(f"{width}x{height}, not {WIDTH}x{HEIGHT}; taken as it is")
+    if row.label and not row.unused and not _read_strip(row).has_mask:
+        reason = "its mask is empty" if row.masks else "has no mask"
+        deviations.append(f"{reason}; counts for image scores only")
+    if len(row.masks) > 1:
+        deviations.append(f"has {len(row.masks)} masks; joined by OR")
+    return deviations

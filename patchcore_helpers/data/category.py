@@ -1,30 +1,80 @@
-"""Categories: one product, its normal training images, its labeled test images."""
+"""A category: one product, its normal training images and its labeled test images."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
 
 from patchcore_helpers.data.images import read_image, read_mask
 from patchcore_helpers.errors import InputError
 
+Item = TypeVar("Item")
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """Anything that can be read as an image.
+
+    Detectors take a Readable wherever they take a path or an array. It may also have a method
+    ``fingerprint() -> str`` that identifies its pixels without reading them; the feature cache
+    asks for that one first.
+    """
+
+    def read(self) -> Image.Image:
+        """The image, upright RGB."""
+
+
+class LabeledImage(Readable, Protocol):
+    """What a `Category` holds: an image of which it is known whether it is defective.
+
+    `Sample` is one in a file, `patchcore_helpers.data.synthetic.DrawnSample` one that is drawn when
+    it is read.
+    """
+
+    @property
+    def source(self) -> str:
+        """Where the image comes from: its file, or the path that names a drawn image."""
+
+    @property
+    def label(self) -> int:
+        """0 normal, 1 defective."""
+
+    @property
+    def kind(self) -> str:
+        """ "good" or the name of the defect."""
+
+    @property
+    def name(self) -> str:
+        """Kind and file name, such as "scratch/000.png"."""
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the defective pixels are known; those of a normal image are: there are none."""
+
+    def mask(self) -> NDArray[np.bool_] | None:
+        """The defective pixels, bool (height, width); None if they are not known."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One labeled image.
+    """One labeled image in a file.
 
     Attributes
     ----------
     image : Path
-        The image file; read it with `read()`.
+        The image file; `read` reads it.
     label : int
         0 normal, 1 defective.
     kind : str
         "good" or the name of the defect.
     mask_path : Path or None
-        The mask of a defective image, where there is one.
+        The mask of a defective image, if there is one.
     """
 
     image: Path
@@ -33,24 +83,73 @@ class Sample:
     mask_path: Path | None = None
 
     @property
-    def name(self):
+    def source(self) -> str:
+        """The path of the image file."""
+        return str(self.image)
+
+    @property
+    def name(self) -> str:
+        """Kind and file name, such as "scratch/000.png"."""
         return f"{self.kind}/{self.image.name}"
 
     @property
-    def has_mask(self):
-        """Whether the true defect pixels are known; a normal image has none, which is known."""
+    def has_mask(self) -> bool:
+        """Whether the defective pixels are known; those of a normal image are: there are none."""
         return self.label == 0 or self.mask_path is not None
 
-    def read(self):
-        """The image as upright RGB (PIL)."""
+    def read(self) -> Image.Image:
+        """The image as upright RGB."""
         return read_image(self.image)
 
-    def mask(self):
-        """The true defect pixels, bool (height, width); none if normal, None if unknown."""
+    def mask(self) -> NDArray[np.bool_] | None:
+        """The defective pixels, bool (height, width); None if they are not known."""
+        if not self.has_mask:
+            return None
         width, height = self.read().size
         if self.label == 0:
             return np.zeros((height, width), bool)
-        return None if self.mask_path is None else read_mask(self.mask_path, (width, height))
+        return self._read_mask((width, height))
+
+    def _read_mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """The mask of a defective image that has one; `size` is (width, height)."""
+        assert self.mask_path is not None
+        return read_mask(self.mask_path, size)
+
+
+def check_seed(seed: Any) -> None:
+    """Raise an `InputError` if `seed` is not an integer of at least 0."""
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InputError(f"seed={seed!r}: give a whole number from 0")
+
+
+def split(items: Sequence[Item], *sizes: int, seed: int, in_order: bool = True) -> list[list[Item]]:
+    """Split items into parts by a seeded shuffle.
+
+    Parameters
+    ----------
+    items : sequence
+    *sizes : int
+        Items in each part but the last, which takes what is left.
+    seed : int, from 0
+        Seed of the shuffle.
+    in_order : bool
+        Whether the items of a part are in the order that they have in `items`, not in the order of
+        the shuffle.
+
+    Returns
+    -------
+    list of lists
+        One more than there are `sizes`.
+
+    Examples
+    --------
+    >>> split("abcdef", 1, 2, seed=0)
+    [['d'], ['c', 'f'], ['a', 'b', 'e']]
+    """
+    check_seed(seed)
+    order = np.random.default_rng(seed).permutation(len(items))
+    parts = np.split(order, np.cumsum(sizes))
+    return [[items[i] for i in (sorted(part) if in_order else part)] for part in parts]
 
 
 @dataclass(frozen=True)
@@ -60,67 +159,98 @@ class Category:
     Attributes
     ----------
     name : str
-    train : list of Sample
+    train : list of LabeledImage
         Normal images only.
-    test : list of Sample
-    calibration : list of Sample
+    test : list of LabeledImage
+    calibration : list of LabeledImage
         Normal images in neither of the two, for a threshold; may be empty.
     left_out : dict of str to int
-        How many images were kept out, by reason.
+        How many images were left out, by reason.
     license : str
         License and source of the images, as they must be credited.
     """
 
     name: str
-    train: list
-    test: list
-    calibration: list = field(default_factory=list)
-    left_out: dict = field(default_factory=dict)
+    train: list[LabeledImage]
+    test: list[LabeledImage]
+    calibration: list[LabeledImage] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     license: str = "see the owner of the images"
 
     @property
-    def labels(self):
+    def labels(self) -> NDArray[np.int_]:
         """Labels of the test images, int array of shape (n_test,)."""
         return np.array([sample.label for sample in self.test], dtype=int)
 
-    def limit(self, train=0, test=0, seed=0):
-        """A smaller category for a quick run: a seeded choice of images, 0 meaning all.
+    def limit(self, train: int = 0, test: int = 0, seed: int = 0) -> "Category":
+        """A smaller category for a quick run: a seeded choice of its images.
 
         Parameters
         ----------
         train : int
-            Training images kept.
+            Training images to keep; 0 keeps all.
         test : int
-            Test images kept of each class, normal and defective, and calibration images kept.
+            Test images to keep of each class, normal and defective, and calibration images to keep;
+            0 keeps all.
+        seed : int, from 0
+            Seed of the choice.
+
+        Returns
+        -------
+        Category
         """
 
-        def some(samples, count):
-            chosen = np.random.default_rng(seed).permutation(len(samples))[: count or None]
-            return [samples[i] for i in sorted(chosen)]
+        def choose(samples: list[LabeledImage], count: int) -> list[LabeledImage]:
+            return split(samples, count, seed=seed)[0] if count else samples
 
-        by_class = [[s for s in self.test if s.label == label] for label in (0, 1)]
-        test_images = [sample for samples in by_class for sample in some(samples, test)]
-        parts = {"train": some(self.train, train), "calibration": some(self.calibration, test)}
-        return replace(self, test=test_images, **parts)
+        normal = [sample for sample in self.test if sample.label == 0]
+        defective = [sample for sample in self.test if sample.label == 1]
+        return replace(
+            self,
+            train=choose(self.train, train),
+            test=choose(normal, test) + choose(defective, test),
+            calibration=choose(self.calibration, test),
+        )
 
-    def with_calibration(self, share=0.2, seed=0):
-        """Itself, or with a seeded share of the training images held out for calibration."""
+    def with_calibration(self, share: float = 0.2, seed: int = 0) -> "Category":
+        """The same category with calibration images.
+
+        If there are none yet, a seeded choice of training images is held out for calibration.
+
+        Parameters
+        ----------
+        share : float
+            Share of the training images to hold out; at least one is.
+        seed : int, from 0
+            Seed of the choice.
+
+        Returns
+        -------
+        Category
+
+        Raises
+        ------
+        InputError
+            If no training image would be left.
+        """
         if self.calibration:
             return self
-        order = np.random.default_rng(seed).permutation(len(self.train))
-        count = max(1, round(share * len(order)))
-        if count >= len(order):
+        count = max(1, round(share * len(self.train)))
+        if count >= len(self.train):
             raise InputError(
-                f"{self.name}: {len(order)} training images are too few to hold some out"
+                f"{self.name}: {len(self.train)} training images are too few to hold some out"
             )
-        parts = sorted(order[count:]), sorted(order[:count])
-        train, calibration = ([self.train[i] for i in part] for part in parts)
+        calibration, train = split(self.train, count, seed=seed)
         return replace(self, train=train, calibration=calibration)
 
-    def counts(self):
-        """How many images there are, by role and kind, as a table."""
-        tested = sorted(Counter(sample.kind for sample in self.test).items())
-        rows = [("train", "good", len(self.train)), *(("test", *pair) for pair in tested)]
-        rows += [("calibration", "good", len(self.calibration))] if self.calibration else []
-        rows += [("left out", reason, n) for reason, n in self.left_out.items()]
+    def counts(self) -> pd.DataFrame:
+        """Count the images: a table with the columns role, kind and images."""
+        rows = [("train", "good", len(self.train))]
+        test_kinds = Counter(sample.kind for sample in self.test)
+        for kind, count in sorted(test_kinds.items()):
+            rows.append(("test", kind, count))
+        if self.calibration:
+            rows.append(("calibration", "good", len(self.calibration)))
+        for reason, count in self.left_out.items():
+            rows.append(("left out", reason, count))
         return pd.DataFrame(rows, columns=["role", "kind", "images"])

@@ -1,17 +1,23 @@
 """ELPV: photographs of solar cells (Deitsch et al. 2019), from an installed package."""
 
-import numpy as np
 import pandas as pd
 
-from patchcore_helpers.data.category import Category, Sample
+from patchcore_helpers.data.category import Category, LabeledImage, Sample, split
 from patchcore_helpers.data.credits import ELPV_LICENSE
 from patchcore_helpers.files import package_folder
 
-ELPV_TRAIN = ELPV_GOOD_TEST = 200
+N_TRAIN = 200
+N_GOOD_TEST = 200
 
 
-def elpv_table():
-    """The labels of the ELPV data set: columns path, probability (of a defect) and type.
+def elpv_table() -> pd.DataFrame:
+    """Read the labels of the ELPV data set.
+
+    Returns
+    -------
+    DataFrame
+        One row for each cell, with the columns path, probability (that the cell is defective, by
+        the experts: 0, 1/3, 2/3 or 1) and type ("mono" or "poly").
 
     Raises
     ------
@@ -24,20 +30,39 @@ def elpv_table():
     return table
 
 
-def load_elpv(name, seed):
-    """Split ELPV by a seeded shuffle of the surely functional cells (probability 0).
+def load_elpv(name: str, seed: int) -> Category:
+    """Split ELPV by a seeded shuffle of the cells that surely work (probability 0).
 
-    The first 200 train, the next 200 are the normal test images, the rest are for calibration.
+    The first 200 are training images, the next 200 normal test images, the rest calibration images.
     All surely defective cells (probability 1) are test images. Cells of probability 1/3 and 2/3,
-    on which the experts were not sure, are kept out and counted.
+    about which the experts were not sure, are left out and counted.
+
+    Parameters
+    ----------
+    name : str
+        "elpv/mono" or "elpv/poly".
+    seed : int, from 0
+        Seed of the train/test split.
+
+    Returns
+    -------
+    Category
+
+    Raises
+    ------
+    InputError
+        If the `elpv-dataset` package is not installed.
     """
     table = elpv_table()
     table = table[table["type"] == name.split("/")[1]]
-    functional, defective = (table.loc[table["probability"] == p, "path"] for p in (0, 1))
-    functional = np.random.default_rng(seed).permutation(functional.to_numpy())
-    normal, end = [Sample(path) for path in functional], ELPV_TRAIN + ELPV_GOOD_TEST
-    test = normal[ELPV_TRAIN:end] + [Sample(path, 1, "defective") for path in defective]
-    unsure = table["probability"].round(2).value_counts().reindex([0.33, 0.67], fill_value=0)
-    names = "defect probability 1/3", "defect probability 2/3"
-    left_out = dict(zip(names, unsure.tolist(), strict=True))
-    return Category(name, normal[:ELPV_TRAIN], test, normal[end:], left_out, ELPV_LICENSE)
+    normal: list[LabeledImage]
+    normal = [Sample(path) for path in table["path"][table["probability"] == 0]]
+    train, good, calibration = split(normal, N_TRAIN, N_GOOD_TEST, seed=seed, in_order=False)
+    defective = [Sample(path, 1, "defective") for path in table["path"][table["probability"] == 1]]
+
+    probability = table["probability"].round(2)
+    left_out = {
+        "defect probability 1/3": int((probability == 0.33).sum()),
+        "defect probability 2/3": int((probability == 0.67).sum()),
+    }
+    return Category(name, train, [*good, *defective], calibration, left_out, ELPV_LICENSE)

@@ -1,108 +1,61 @@
 """A folder of images: in the MVTec AD layout, or with good and bad ones side by side."""
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
-from patchcore_helpers.data.category import Category, Sample
-from patchcore_helpers.data.images import EXTENSIONS, image_files
+from patchcore_helpers.data.category import Category, LabeledImage, Sample, split
+from patchcore_helpers.data.images import (
+    is_image_file,
+    iter_files,
+    iter_folders,
+    iter_image_files,
+)
 from patchcore_helpers.errors import InputError
 
-
-def _masks_by_stem(folder):
-    """The masks in a folder by stem, and by stem in lower case where no other file has that."""
-    files = image_files(folder) if folder.is_dir() else []
-    return {p.stem.lower(): p for p in files} | {p.stem: p for p in files}
-
-
-def _find_mask(masks, image):
-    """The mask of an image in the MVTec AD layout: <name>_mask.png, or <name>.png, any case."""
-    wanted = (s for stem in (f"{image.stem}_mask", image.stem) for s in (stem, stem.lower()))
-    return next((masks[stem] for stem in wanted if stem in masks), None)
-
-
+GROUND_TRUTH = "ground_truth"
 GOOD_NAMES = ("good", "ok", "normal")
-LOOSE, EMPTY = "loose in the folder, outside its sub-folders", "empty files"
+LOOSE_IMAGES = "."  # what `good` says of the images directly in the folder
+
+# Reasons in `Category.left_out`.
+LOOSE = "loose in the folder, outside its sub-folders"
+EMPTY = "empty files"
 FOREIGN = "files that are not png, jpg, jpeg, bmp, tif or tiff"
 
-
-def _is_seen(path, folder):
-    """Whether a file or folder below `folder` is neither hidden nor a mask."""
-    parts = path.relative_to(folder).parts
-    return not any(part.startswith(".") or part == "ground_truth" for part in parts)
+# A threshold for a false-alarm rate of 5 % takes at least 19 scores of normal images.
+MIN_CALIBRATION = 19
 
 
-def _load_side_by_side(folder, name, good, seed):
-    """Normal and defective images in sub-folders next to each other; see `load_folder`."""
-    kinds = sorted(p.name for p in folder.iterdir() if p.is_dir() and _is_seen(p, folder))
-    wanted = (str(good).lower(),) if good else GOOD_NAMES
-    normal_kinds = [kind for kind in (".", *kinds) if kind.lower() in wanted]
-    if not normal_kinds:
-        raise InputError(
-            f"{folder}: has no {'' if good else 'train/good folder, and no '}sub-folder named "
-            f"{', '.join(wanted)} (sub-folders: {', '.join(kinds) or 'none'}; loose images: "
-            f"{len(image_files(folder))}); name the one with the normal images: --good NAME, "
-            "or --good . for the loose ones"
-        )
-    normal, defective, left_out, masks_in = [], [], Counter(), cache(_masks_by_stem)
-    for kind in (".", *kinds):
-        below = folder.iterdir() if kind == "." else (folder / kind).rglob("*")
-        for path in sorted(p for p in below if p.is_file() and _is_seen(p, folder)):
-            if path.suffix.lower() not in EXTENSIONS:
-                left_out[FOREIGN] += 1
-            elif kind == "." and kind not in normal_kinds:
-                left_out[LOOSE] += 1
-            elif path.stat().st_size == 0:
-                left_out[EMPTY] += 1
-            elif kind in normal_kinds:
-                normal.append(Sample(path))
-            else:
-                masks = masks_in(folder / "ground_truth" / path.parent.relative_to(folder))
-                defective.append(Sample(path, 1, kind, _find_mask(masks, path)))
-    n = len(normal)
-    if n < 2 or n + len(defective) < 3:
-        raise InputError(
-            f"{folder}: {n} normal images in {', '.join(normal_kinds)} and {len(defective)} "
-            "defective ones are too few; give at least 3 normal ones"
-        )
-    # 19 scores are what a threshold for 5 % false alarms takes.
-    calibration = max(1, min(max(round(n / 5), 19), n // 3))
-    test = max(1, round(n / 5)) if n > 2 else 0
-    order = np.random.default_rng(seed).permutation(n)
-    parts = np.split(order, [test, test + calibration])
-    for_test, for_calibration, for_train = ([normal[i] for i in sorted(part)] for part in parts)
-    return Category(name, for_train, for_test + defective, for_calibration, dict(left_out))
-
-
-def load_folder(folder, name=None, *, good=None, seed=0):
+def load_folder(
+    folder: str | Path, name: str | None = None, *, good: str | None = None, seed: int = 0
+) -> Category:
     """Read a folder of images, in the MVTec AD layout or with good and bad ones side by side.
 
     MVTec AD: ``train/good/*``, ``test/<defect>/*`` (``test/good`` for normal ones) and, optionally,
-    ``ground_truth/<defect>/<name>_mask.png``. It is taken where there is a folder ``train/good``
-    and `good` is not given.
+    ``ground_truth/<defect>/<name>_mask.png``. This layout is assumed if there is a folder
+    ``train/good`` and `good` is not given.
 
-    Side by side: sub-folders named good, ok or normal (in any case) hold the normal images, every
-    other sub-folder is a kind of defect; folders below them belong to them. Without defects, all
-    test images are normal. Masks, if any, are below ``ground_truth/`` as above. The normal images
-    are split by a seeded shuffle into about 60 % for training, 20 % for calibration and 20 % for
-    the test; up to a third goes to calibration where it has less than the 19 images that a
-    false-alarm rate of 5 % takes. What is passed over, such as images outside the sub-folders and
-    empty files, is counted in `Category.left_out`.
+    Side by side: sub-folders named good, ok or normal (in any case) hold the normal images. Every
+    other sub-folder is a kind of defect, with all folders below it. Without defects, all test
+    images are normal. Masks, if any, are below ``ground_truth/`` as above. The normal images are
+    split by a seeded shuffle into about 60 % for training, 20 % for calibration and 20 % for the
+    test; calibration takes up to a third if 20 % are less than the 19 images that a false-alarm
+    rate of 5 % needs. Files that are passed over, such as images outside the sub-folders and empty
+    files, are counted in `Category.left_out`.
 
-    Images may be png, jpg, jpeg, bmp, tif or tiff in any case, and of different sizes. Hidden
-    files and folders do not count.
+    Images may be png, jpg, jpeg, bmp, tif or tiff in any case, and of different sizes. Hidden files
+    and folders are ignored.
 
     Parameters
     ----------
     folder : path
     name : str, optional
-        The category's name; the folder's own by default.
+        Name of the category; the name of the folder by default.
     good : str, optional
-        The sub-folder of the normal images; "." for those that lie directly in `folder`.
-    seed : int
-        Of the split.
+        The sub-folder of the normal images; "." for those directly in `folder`.
+    seed : int, from 0
+        Seed of the train/calibration/test split.
 
     Returns
     -------
@@ -117,20 +70,122 @@ def load_folder(folder, name=None, *, good=None, seed=0):
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    in_train = folder / "train" / "good"
-    if good or not in_train.is_dir():
-        return _load_side_by_side(folder, name or folder.resolve().name, good, seed)
-    train = [Sample(path) for path in image_files(in_train)]
+    name = name or folder.resolve().name
+    if good or not (folder / "train" / "good").is_dir():
+        return _load_side_by_side(folder, name, good, seed)
+    return _load_mvtec(folder, name)
+
+
+def _load_mvtec(folder: Path, name: str) -> Category:
+    """The MVTec AD layout, which says what to train on and what to test."""
+    train_folder = folder / "train" / "good"
+    test_folder = folder / "test"
+    train: list[LabeledImage]
+    train = [Sample(path) for path in iter_image_files(train_folder, recursive=False)]
     if not train:
-        raise InputError(f"{in_train}: holds no image (png, jpg, jpeg, bmp, tif, tiff)")
-    test = []
-    for kind in sorted(p for p in (folder / "test").glob("[!.]*") if p.is_dir()):
-        masks = _masks_by_stem(folder / "ground_truth" / kind.name)
-        for path in image_files(kind):
-            mask = None if kind.name == "good" else _find_mask(masks, path)
-            test.append(Sample(path, int(kind.name != "good"), kind.name, mask))
+        raise InputError(f"{train_folder}: holds no image (png, jpg, jpeg, bmp, tif, tiff)")
+
+    test: list[LabeledImage] = []
+    for kind_folder in iter_folders(test_folder) if test_folder.is_dir() else ():
+        kind = kind_folder.name
+        masks = _masks_by_stem(folder / GROUND_TRUTH / kind)
+        for path in iter_image_files(kind_folder, recursive=False):
+            if kind == "good":
+                test.append(Sample(path))
+            else:
+                test.append(Sample(path, 1, kind, _find_mask(masks, path)))
     if not test:
         raise InputError(
-            f"{folder / 'test'}: holds no image in a folder such as test/good or test/scratch"
+            f"{test_folder}: holds no image in a folder such as test/good or test/scratch"
         )
-    return Category(name or folder.resolve().name, train, test)
+    return Category(name, train, test)
+
+
+def _masks_by_stem(folder: Path) -> dict[str, Path]:
+    """The masks in a folder by stem, and by stem in lower case if no other file has that stem."""
+    files = list(iter_image_files(folder, recursive=False)) if folder.is_dir() else []
+    by_lower_case = {path.stem.lower(): path for path in files}
+    by_stem = {path.stem: path for path in files}
+    return by_lower_case | by_stem
+
+
+def _find_mask(masks: dict[str, Path], image: Path) -> Path | None:
+    """The mask of an image: <name>_mask.png or <name>.png, in any case."""
+    for stem in (f"{image.stem}_mask", image.stem):
+        for spelling in (stem, stem.lower()):
+            if spelling in masks:
+                return masks[spelling]
+    return None
+
+
+def _load_side_by_side(folder: Path, name: str, good: str | None, seed: int) -> Category:
+    """Normal and defective images in sub-folders next to each other; see `load_folder`."""
+    kinds = [path.name for path in iter_folders(folder) if path.name != GROUND_TRUTH]
+    normal_kinds = _choose_normal_kinds(folder, kinds, good)
+    masks_by_stem = cache(_masks_by_stem)
+
+    normal: list[LabeledImage] = []
+    defective: list[LabeledImage] = []
+    left_out: Counter[str] = Counter()
+    for kind in (LOOSE_IMAGES, *kinds):
+        for path in _files_of_kind(folder, kind):
+            reason = _reason_to_leave_out(path, kind, normal_kinds)
+            if reason:
+                left_out[reason] += 1
+            elif kind in normal_kinds:
+                normal.append(Sample(path))
+            else:
+                masks = masks_by_stem(folder / GROUND_TRUTH / path.parent.relative_to(folder))
+                defective.append(Sample(path, 1, kind, _find_mask(masks, path)))
+
+    if len(normal) < 2 or len(normal) + len(defective) < 3:
+        raise InputError(
+            f"{folder}: {len(normal)} normal images in {', '.join(normal_kinds)} and "
+            f"{len(defective)} defective ones are too few; give at least 3 normal ones"
+        )
+    n_test, n_calibration = _split_sizes(len(normal))
+    test, calibration, train = split(normal, n_test, n_calibration, seed=seed)
+    return Category(name, train, test + defective, calibration, dict(left_out))
+
+
+def _choose_normal_kinds(folder: Path, kinds: list[str], good: str | None) -> list[str]:
+    """The sub-folders that hold normal images: the one that `good` names, or those in GOOD_NAMES.
+
+    Names are compared in lower case. "." is a kind as well, the images directly in the folder.
+    """
+    accepted = (str(good).lower(),) if good else GOOD_NAMES
+    normal_kinds = [kind for kind in (LOOSE_IMAGES, *kinds) if kind.lower() in accepted]
+    if normal_kinds:
+        return normal_kinds
+    missing = "sub-folder" if good else "train/good folder, and no sub-folder"
+    n_loose = sum(1 for _ in iter_image_files(folder, recursive=False))
+    raise InputError(
+        f"{folder}: has no {missing} named {', '.join(accepted)} "
+        f"(sub-folders: {', '.join(kinds) or 'none'}; loose images: {n_loose}); "
+        "name the one with the normal images: --good NAME, or --good . for the loose ones"
+    )
+
+
+def _files_of_kind(folder: Path, kind: str) -> Iterator[Path]:
+    """All files of a kind but masks: those below its sub-folder, or directly in the folder."""
+    for path in iter_files(folder / kind, recursive=kind != LOOSE_IMAGES):
+        if GROUND_TRUTH not in path.relative_to(folder).parts:
+            yield path
+
+
+def _reason_to_leave_out(path: Path, kind: str, normal_kinds: list[str]) -> str | None:
+    if not is_image_file(path):
+        return FOREIGN
+    if kind == LOOSE_IMAGES and kind not in normal_kinds:
+        return LOOSE
+    if path.stat().st_size == 0:
+        return EMPTY
+    return None
+
+
+def _split_sizes(n_normal: int) -> tuple[int, int]:
+    """How many normal images are for the test and for calibration; the rest is for training."""
+    fifth = round(n_normal / 5)
+    n_test = max(1, fifth) if n_normal > 2 else 0
+    n_calibration = max(1, min(max(fifth, MIN_CALIBRATION), n_normal // 3))
+    return n_test, n_calibration

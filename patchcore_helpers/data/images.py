@@ -1,67 +1,146 @@
-"""Read photographs and masks from disk, whatever mode they were saved in."""
+"""Image files: where they are in a folder, and how any of them becomes 8-bit RGB or a mask."""
 
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from patchcore_helpers.errors import InputError
+from patchcore_helpers.errors import InputError, error_line
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-# What is decoded, whatever the file is called: not EPS, which would start another program.
+# The decoders that may run, whatever a file's extension says. EPS is not among them: Pillow would
+# start Ghostscript for it.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 
 
-def _upright(image, in_place=False):
-    """Turned as its EXIF data say; without transparency, over which Pillow would warn."""
-    turned = ImageOps.exif_transpose(image, in_place=in_place) or image
-    turned.info.pop("transparency", None)
-    return turned
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file, or a folder between it and `folder`, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _load(path):
-    """The upright first frame of an image file; every failure names the file."""
+def iter_files(folder: str | Path, *, recursive: bool = True) -> Iterator[Path]:
+    """Yield the files in a folder that are not hidden, sorted by path.
+
+    This is the only walk over a data folder, so that every reader has the same idea of a hidden
+    file: neither the file nor a folder between it and `folder` may begin with a dot.
+
+    Parameters
+    ----------
+    folder : path
+    recursive : bool
+        Whether to descend into sub-folders.
+    """
+    folder = Path(folder)
+    paths = folder.rglob("*") if recursive else folder.iterdir()
+    for path in sorted(paths):
+        if path.is_file() and not is_hidden(path, folder):
+            yield path
+
+
+def iter_folders(folder: str | Path) -> Iterator[Path]:
+    """Yield the sub-folders directly in a folder that are not hidden, sorted by name."""
+    for path in sorted(Path(folder).iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            yield path
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether the extension, in upper or lower case, is one of `EXTENSIONS`."""
+    return path.suffix.lower() in EXTENSIONS
+
+
+def iter_image_files(folder: str | Path, *, recursive: bool = True) -> Iterator[Path]:
+    """Yield the image files in a folder that are not hidden, sorted by path; see `iter_files`.
+
+    Parameters
+    ----------
+    folder : path
+    recursive : bool
+        Whether to descend into sub-folders.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt"):
+    ...     (folder / name).touch()
+    >>> [path.name for path in iter_image_files(folder)]
+    ['a.jpg', 'b.PNG']
+    """
+    return filter(is_image_file, iter_files(folder, recursive=recursive))
+
+
+def _load(path: str | os.PathLike[str]) -> Image.Image:
+    """The upright first frame of an image file; every error message names the file."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            limit = Image.MAX_IMAGE_PIXELS or math.inf  # above it Pillow itself only warns
+            # Pillow itself only warns up to twice this limit.
+            limit = Image.MAX_IMAGE_PIXELS or math.inf
             if image.width * image.height > limit:
                 reason = f"{image.width} x {image.height} pixels, limit {limit}"
                 raise Image.DecompressionBombError(reason)
             image.load()
-            return _upright(image, in_place=True)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _without_transparency(image)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image file") from None
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large to open safely ({error}); cut it into tiles") from None
-    except Exception as error:  # Pillow's readers raise many kinds on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # Pillow's decoders raise many types on damaged files
         raise InputError(
-            f"{path}: cannot be read as an image ({reason}); replace or remove the file"
+            f"{path}: cannot be read as an image ({error_line(error)}); replace or remove the file"
         ) from None
 
 
-def _to_8_bit(image, path):
-    """Bring 16-bit and 32-bit integer images to 8 bits by their full 16-bit range."""
+def _without_transparency(image: Image.Image) -> Image.Image:
+    """Drop a transparent color, in place: Pillow would warn about it on conversion."""
+    image.info.pop("transparency", None)
+    return image
+
+
+def _has_wide_pixels(image: Image.Image) -> bool:
+    """Whether a pixel is a 16-bit or 32-bit integer, or a floating-point number."""
+    return image.mode.startswith(("I", "F"))
+
+
+def _to_8_bit(image: Image.Image, source: object) -> Image.Image:
+    """Divide 16-bit values by 257, which maps 65535 to 255."""
     if image.mode == "F":
         raise InputError(
-            f"{path}: floating-point pixels have no fixed range; save it as 8 or 16 bit"
+            f"{source}: floating-point pixels have no fixed range; save it as 8 or 16 bit"
         )
-    image = image if image.mode == "I" else image.convert("I")
-    low, high = image.getextrema()
-    if low < 0 or high > 65535:
-        raise InputError(f"{path}: pixel values beyond 16 bits; save it as 8 or 16 bit")
-    return image.point(lambda value: value * (1 / 257) + 0.5 / 257).convert("L")  # value // 257
+    if image.mode != "I":
+        image = image.convert("I")
+    pixels = np.asarray(image)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise InputError(f"{source}: pixel values beyond 16 bits; save it as 8 or 16 bit")
+    # Pillow evaluates only scale * value + offset; with the half, this is value // 257.
+    return image.point(lambda value: value * (1 / 257) + 0.5 / 257).convert("L")
 
 
-def read_image(source):
+def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    is_gray = pixels.ndim == 2
+    is_color = pixels.ndim == 3 and pixels.shape[2] == 3
+    if pixels.dtype != np.uint8 or not (is_gray or is_color) or pixels.size == 0:
+        raise InputError(
+            f"image array of dtype {pixels.dtype} and shape {pixels.shape}: "
+            "give uint8 of shape (height, width) or (height, width, 3)"
+        )
+    return Image.fromarray(pixels)
+
+
+def read_image(source: str | os.PathLike[str] | Image.Image | NDArray[np.uint8]) -> Image.Image:
     """Read one image as upright 8-bit RGB.
 
     Parameters
     ----------
     source : path, PIL image, or uint8 array of shape (height, width) or (height, width, 3)
-        Gray, LA, palette, RGBA, CMYK, 1-bit and 16-bit files are all read; alpha is dropped, 16
-        bits are divided by 257, an EXIF rotation is applied, and of several frames the first is
+        Gray, LA, palette, RGBA, CMYK, 1-bit and 16-bit files are all read. Alpha is dropped, 16-bit
+        values are divided by 257, an EXIF rotation is applied, and the first of several frames is
         taken. A file may have 89 million pixels, Pillow's ``MAX_IMAGE_PIXELS``.
 
     Returns
@@ -72,8 +151,8 @@ def read_image(source):
     Raises
     ------
     InputError
-        For a file that is missing, damaged, too large or of floating-point pixels; the line names
-        it.
+        If the file is missing, damaged, too large or has floating-point pixels; the message names
+        the file.
 
     Examples
     --------
@@ -81,34 +160,37 @@ def read_image(source):
     (6, 4)
     """
     if isinstance(source, np.ndarray):
-        gray, color = source.ndim == 2, source.ndim == 3 and source.shape[2] == 3
-        if source.dtype != np.uint8 or not (gray or color) or source.size == 0:
-            raise InputError(
-                f"image array of dtype {source.dtype} and shape {source.shape}: "
-                "give uint8 of shape (height, width) or (height, width, 3)"
-            )
-        return Image.fromarray(source).convert("RGB")
-    if isinstance(source, (str, Path)):
-        name, source = source, _load(source)
+        return _from_array(source).convert("RGB")
+    if isinstance(source, Image.Image):
+        image = _without_transparency(ImageOps.exif_transpose(source))
+        name: object = "image"
     else:
-        name, source = "image", _upright(source)
-    if source.mode.startswith(("I", "F")):
-        source = _to_8_bit(source, name)
-    return source if source.mode == "RGB" else source.convert("RGB")
+        image = _load(source)
+        name = source
+    if _has_wide_pixels(image):
+        image = _to_8_bit(image, name)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_mask(path, image_size=None):
-    """Read a mask: a pixel is a defect where any color channel (not alpha) is above 0.
+def read_mask(
+    path: str | os.PathLike[str], image_size: tuple[int, int] | None = None
+) -> NDArray[np.bool_]:
+    """Read a mask: a pixel is a defect if any color channel (not alpha) is above 0.
 
     Parameters
     ----------
     path : path
-    image_size : (width, height) or None
-        Size of the image that the mask belongs to; a mask of another size is refused.
+    image_size : (width, height), optional
+        The size of the image that the mask belongs to; a mask of another size is refused.
 
     Returns
     -------
     ndarray of bool, shape (height, width)
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its size is not `image_size`.
     """
     mask = _load(path)
     if image_size is not None and mask.size != tuple(image_size):
@@ -116,18 +198,24 @@ def read_mask(path, image_size=None):
             f"{path}: mask is {mask.width}x{mask.height} but its image is "
             f"{image_size[0]}x{image_size[1]}; masks must have their image's size"
         )
-    if mask.mode.startswith(("I", "F")):
+    if _has_wide_pixels(mask):
         return np.asarray(mask) > 0
-    return np.asarray(mask.convert("RGB")).any(axis=2)
+    pixels = np.asarray(mask.convert("RGB"))
+    return np.any(pixels > 0, axis=2)
 
 
-def resize_mask(mask, size):
-    """Resize a bool mask (height, width) to `size` = (height, width) by nearest neighbor."""
+def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Resize a mask by nearest neighbor.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (height, width)
+    size : (height, width)
+
+    Returns
+    -------
+    ndarray of bool, shape `size`
+    """
+    height, width = size
     image = Image.fromarray(mask.astype(np.uint8))
-    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.NEAREST)) > 0
-
-
-def image_files(folder):
-    """Image files directly in `folder`, sorted by name; hidden files are passed over."""
-    files = (p for p in Path(folder).iterdir() if p.suffix.lower() in EXTENSIONS)
-    return sorted(p for p in files if p.is_file() and not p.name.startswith("."))
+    return np.asarray(image.resize((width, height), Image.Resampling.NEAREST)) > 0

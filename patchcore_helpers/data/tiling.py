@@ -1,25 +1,43 @@
-"""From a strip to tiles and back. A tile is a crop of pixels, a patch a place of a feature map."""
+"""From a strip to tiles and back, and where the cloth lies on a strip.
+
+A tile is a crop of pixels; a patch is a position of a feature map.
+"""
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
-from patchcore_helpers.errors import InputError
+from patchcore_helpers.data.category import Category, LabeledImage
+from patchcore_helpers.errors import InputError, error_line
 
-COLUMNS = {
-    **{"source": str, "x": int, "y": int, "width": int, "height": int, "fabric": str},
-    **{"label": "Int8", "split": str, "cloth": float},
-}
-EDGE = 16  # columns over which the means of columns are smoothed
-STEP = 0.12  # share by which a table is brighter than the cloth that lies on it, at least
+Array = NDArray[Any]
 
 
-def offsets(length, size, stride):
+# Tiles
+
+
+def offsets(length: int, size: int, stride: int) -> list[int]:
     """Where tiles start along one side; the last one is shifted to end where the image does.
+
+    Parameters
+    ----------
+    length : int, pixels
+        Length of the side of the image.
+    size, stride : int, pixels
+        See `tile`.
+
+    Raises
+    ------
+    InputError
+        If `size` or `stride` is not at least 1, or the stride is larger than the size.
 
     Examples
     --------
@@ -31,12 +49,13 @@ def offsets(length, size, stride):
             raise InputError(f"tile {name} {value!r}: give pixels, a whole number from 1")
     if stride > size:
         raise InputError(f"tile stride {stride}: leaves pixels out; give at most the size {size}")
-    return [*range(0, max(length - size, 0), stride), max(length - size, 0)]
+    last = max(length - size, 0)
+    return [*range(0, last, stride), last]
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of one image, cut when they are asked for: views, row by row.
+    """The tiles of one image, row by row: views, cut when they are asked for.
 
     Attributes
     ----------
@@ -44,15 +63,15 @@ class Tiles:
     size, stride : int, pixels
     """
 
-    image: np.ndarray
+    image: Array
     size: int
     stride: int
 
     @property
-    def positions(self):
-        """Where the tiles lie: a table with the columns x, y, width and height, pixels.
+    def positions(self) -> pd.DataFrame:
+        """Where the tiles are: a table with the columns x, y, width and height, pixels.
 
-        A tile is as wide and as high as `size`, or as the image where that is less.
+        A tile is as wide and as high as `size`, or as the image if that is smaller.
         """
         height, width = self.image.shape[:2]
         rows = [
@@ -62,16 +81,25 @@ class Tiles:
         ]
         return pd.DataFrame(rows, columns=["x", "y", "width", "height"])
 
-    def __len__(self):
-        height, width = (len(offsets(n, self.size, self.stride)) for n in self.image.shape[:2])
-        return height * width
+    def __len__(self) -> int:
+        height, width = self.image.shape[:2]
+        n_rows = len(offsets(height, self.size, self.stride))
+        n_columns = len(offsets(width, self.size, self.stride))
+        return n_rows * n_columns
 
-    def __iter__(self):
-        for p in self.positions.itertuples():
-            yield self.image[p.y : p.y + p.height, p.x : p.x + p.width]
+    def __iter__(self) -> Iterator[Array]:
+        for position in self.positions.itertuples():
+            yield self.image[_region(position)]
 
 
-def tile(image, size=256, stride=None):
+def _region(position: Any) -> tuple[slice, slice]:
+    """The slices of a tile; `position` is a row of `Tiles.positions`."""
+    rows = slice(position.y, position.y + position.height)
+    columns = slice(position.x, position.x + position.width)
+    return rows, columns
+
+
+def tile(image: Array, size: int = 256, stride: int | None = None) -> Tiles:
     """Cut an image into tiles of `size` pixels a side, one every `stride` pixels.
 
     The last tile of a row or column is shifted back to end with the image: nothing is dropped,
@@ -88,6 +116,12 @@ def tile(image, size=256, stride=None):
     -------
     Tiles
 
+    Raises
+    ------
+    InputError
+        If the image is empty or has another number of dimensions, or for a size or stride that
+        `offsets` refuses.
+
     Examples
     --------
     >>> strip = np.arange(256 * 1000).reshape(256, 1000)
@@ -97,22 +131,24 @@ def tile(image, size=256, stride=None):
     >>> bool((untile(tiles) == strip).all())
     True
     """
-    image, stride = np.asarray(image), size if stride is None else stride
+    image = np.asarray(image)
+    if stride is None:
+        stride = size
     if image.ndim not in (2, 3) or image.size == 0:
         raise InputError(
             f"image of shape {image.shape}: give (height, width) or (height, width, channels)"
         )
     for length in image.shape[:2]:
-        offsets(length, size, stride)
+        offsets(length, size, stride)  # refuses a bad size or stride now, not when it is used
     return Tiles(image, size, stride)
 
 
-def _ramp(length):
-    """Weights that rise evenly from either end to the middle; never 0."""
-    return np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / ((length + 1) // 2)
-
-
-def untile(tiles, positions=None, shape=None, window=None):
+def untile(
+    tiles: Tiles | Iterable[Array],
+    positions: pd.DataFrame | None = None,
+    shape: tuple[int, int] | None = None,
+    window: str | None = None,
+) -> Array:
     """Put tiles, or maps of their size, together again.
 
     Parameters
@@ -122,7 +158,7 @@ def untile(tiles, positions=None, shape=None, window=None):
     positions : DataFrame, optional
         Columns x, y, width, height, one row for each tile; by default those of `tiles`.
     shape : (height, width), optional
-        By default as far as the tiles reach. What no tile covers is 0.
+        As far as the tiles reach by default. Pixels that no tile covers are 0.
     window : None or "triangle"
         None: a later tile covers an earlier one, the dtype is kept, and the result is exact.
         "triangle": where tiles overlap, a mean weighted by the distance from each tile's border,
@@ -131,41 +167,79 @@ def untile(tiles, positions=None, shape=None, window=None):
     Returns
     -------
     array of shape `shape`, and channels as the tiles have them
+
+    Raises
+    ------
+    InputError
+        For an unknown window, or a tile whose shape is not that of its position.
     """
     if window not in (None, "triangle"):
         raise InputError(f"window={window!r}: choose None or 'triangle'")
-    positions = tiles.positions if positions is None else positions
+    if positions is None:
+        if not isinstance(tiles, Tiles):
+            raise InputError("positions=None: only Tiles know their positions; give them")
+        positions = tiles.positions
     if shape is None:
-        ends = positions.y + positions.height, positions.x + positions.width
-        shape = [int(end.max()) for end in ends]
-    out = weight = None
-    for count, (p, part) in enumerate(zip(positions.itertuples(), tiles, strict=True)):
+        height = int((positions.y + positions.height).max())
+        width = int((positions.x + positions.width).max())
+        shape = (height, width)
+
+    image: Array | None = None
+    total_weight = np.zeros(shape, np.float32)
+    for number, (position, part) in enumerate(zip(positions.itertuples(), tiles, strict=True)):
         part = np.asarray(part)
-        if part.shape[:2] != (p.height, p.width):
+        if part.shape[:2] != (position.height, position.width):
             raise InputError(
-                f"tile {count}: shape {part.shape}, but its position is {p.height} x {p.width}"
+                f"tile {number}: shape {part.shape}, but its position is "
+                f"{position.height} x {position.width}"
             )
-        if out is None:
-            kind = part.dtype if window is None else np.result_type(part.dtype, np.float32)
-            out, weight = np.zeros((*shape, *part.shape[2:]), kind), np.zeros(shape, np.float32)
-        place = np.s_[p.y : p.y + p.height, p.x : p.x + p.width]
+        if image is None:  # only now are the dtype and the channels known
+            dtype = part.dtype if window is None else np.result_type(part.dtype, np.float32)
+            image = np.zeros((*shape, *part.shape[2:]), dtype)
+        region = _region(position)
         if window is None:
-            out[place] = part
-            continue
-        own = np.outer(_ramp(p.height), _ramp(p.width)).astype(np.float32)
-        weight[place] += own
-        share = (own / weight[place]).astype(out.dtype)
-        out[place] += share.reshape(share.shape + (1,) * (part.ndim - 2)) * (part - out[place])
-    return out
+            image[region] = part
+        else:
+            _blend(image[region], total_weight[region], part)
+    assert image is not None  # `shape` has refused an empty table
+    return image
 
 
-def fabric_extent(image):
-    """The columns that show cloth, by statistics of whole columns: (first, past the last).
+def _blend(image: Array, total_weight: Array, part: Array) -> None:
+    """Turn a running mean of tiles, in place, into one with a further tile.
 
-    A margin that was whited out has columns of 255 throughout (standard deviation 0), and ends
-    raggedly. Where none was, a table may be seen left of the cloth: it ends at a white line from
-    top to bottom; or else it is brighter than most of the cloth, and the means of columns fall by
-    `STEP` or more at its edge, where they fall most.
+    Adding a share of the difference, and not weighted sums, leaves equal values exactly equal.
+    """
+    weight = np.outer(_triangle(part.shape[0]), _triangle(part.shape[1])).astype(np.float32)
+    total_weight += weight
+    share = (weight / total_weight).astype(image.dtype)
+    if part.ndim == 3:
+        share = share[:, :, None]
+    image += share * (part - image)
+
+
+def _triangle(length: int) -> Array:
+    """Weights that rise evenly from either end to 1 in the middle; never 0."""
+    distance_to_end = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1))
+    return distance_to_end / ((length + 1) // 2)
+
+
+# Where the cloth lies
+
+WHITE = 255  # gray level of a margin that was whited out
+BRIGHT_LINE = 250  # gray levels: the line between table and cloth is brighter
+LINE_SHARE = 0.7  # of the rows must show the line
+EDGE_WIDTH = 16  # columns by which the edge of the cloth winds, and over which means are smoothed
+TABLE_CONTRAST = 0.12  # share by which a table is brighter than the cloth on it, at least
+
+
+def fabric_extent(image: NDArray[np.uint8]) -> tuple[int, int]:
+    """Find the columns that show cloth, by statistics of entire columns.
+
+    A margin that was whited out has columns of 255 throughout, and ends raggedly. Without one, the
+    table may be seen left of the cloth. It ends at a white line from top to bottom; or else it is
+    brighter than most of the cloth, and the means of the columns fall by `TABLE_CONTRAST` or more
+    at its edge, where they fall most.
 
     Parameters
     ----------
@@ -173,8 +247,8 @@ def fabric_extent(image):
 
     Returns
     -------
-    (int, int)
-        (0, 0) if there is no cloth.
+    first, end : int
+        The first column of the cloth and the one past its last; (0, 0) if there is no cloth.
 
     Examples
     --------
@@ -184,37 +258,80 @@ def fabric_extent(image):
     ((300, 1000), (0, 0))
     """
     gray = image if image.ndim == 2 else image[..., 1]
-    inside = np.flatnonzero(gray.min(0) < 255)
-    if not len(inside):
+    not_margin = np.flatnonzero(gray.min(0) < WHITE)
+    if not len(not_margin):
         return 0, 0
-    first, last = int(inside[0]), int(inside[-1]) + 1
-    near = gray[:, : first + 4 * EDGE if first else last // 4]  # a line farther in is a defect
-    white = maximum_filter1d(near > 250, EDGE, axis=1, mode="constant")  # it need not be straight
-    line = np.flatnonzero(white.mean(0) > 0.7)
-    if len(line) and line[-1] < near.shape[1] - EDGE:
-        return max(first, int(line[-1]) - EDGE // 2 + 1), last
-    means = gray[:, first:last].mean(0)
-    if first or len(means) < 8 * EDGE:
-        return first, last
-    smooth = uniform_filter1d(means, EDGE)
-    at = np.arange(3 * EDGE, len(means) - 3 * EDGE)
-    left, right = smooth[at - 2 * EDGE], smooth[at + 2 * EDGE]  # threads hang between them
-    best = int(np.argmax(left / np.maximum(right, 1)))
-    edge, half = int(at[best]), (left[best] + right[best]) / 2
-    cloth = (1 + STEP) * np.median(means[edge:])
-    if left[best] > (1 + STEP) * right[best] and np.median(means[:edge]) > cloth:
-        bright = np.flatnonzero(means[edge - 2 * EDGE : edge + 2 * EDGE] > half)
-        first = edge - 2 * EDGE + int(bright[-1]) + 1 if len(bright) else edge
-    return first, last
+    first = int(not_margin[0])
+    end = int(not_margin[-1]) + 1
+    # A line farther to the right is a defect.
+    search_end = first + 4 * EDGE_WIDTH if first else end // 4
+    after_line = _end_of_white_line(gray[:, :search_end])
+    if after_line is not None:
+        return max(first, after_line), end
+    has_margin = first > 0
+    if not has_margin:
+        first = _end_of_table(gray[:, :end].mean(0))
+    return first, end
 
 
-def manifest(category, size=256, stride=None):
-    """Every tile of every strip of a category, and where it comes from.
+def _end_of_white_line(gray: Array) -> int | None:
+    """The column after a white line from top to bottom, which need not be straight, or None."""
+    near_white = maximum_filter1d(gray > BRIGHT_LINE, EDGE_WIDTH, axis=1, mode="constant")
+    line = np.flatnonzero(near_white.mean(0) > LINE_SHARE)
+    if not len(line) or line[-1] >= gray.shape[1] - EDGE_WIDTH:
+        return None
+    # The filter has widened the line by half of EDGE_WIDTH.
+    return int(line[-1]) - EDGE_WIDTH // 2 + 1
+
+
+def _end_of_table(means: Array) -> int:
+    """The column where a table ends that is brighter than the cloth, by the means of columns.
+
+    Returns 0 if there is no such table.
+    """
+    if len(means) < 8 * EDGE_WIDTH:
+        return 0
+    smooth = uniform_filter1d(means, EDGE_WIDTH)
+    columns = np.arange(3 * EDGE_WIDTH, len(means) - 3 * EDGE_WIDTH)
+    # Loose threads hang between the two sides that are compared.
+    left = smooth[columns - 2 * EDGE_WIDTH]
+    right = smooth[columns + 2 * EDGE_WIDTH]
+    steepest = int(np.argmax(left / np.maximum(right, 1)))
+    edge = int(columns[steepest])
+
+    falls = left[steepest] > (1 + TABLE_CONTRAST) * right[steepest]
+    is_brighter = np.median(means[:edge]) > (1 + TABLE_CONTRAST) * np.median(means[edge:])
+    if not (falls and is_brighter):
+        return 0
+    half = (left[steepest] + right[steepest]) / 2
+    start = edge - 2 * EDGE_WIDTH
+    bright = np.flatnonzero(means[start : edge + 2 * EDGE_WIDTH] > half)
+    return start + int(bright[-1]) + 1 if len(bright) else edge
+
+
+# Manifest
+
+MANIFEST_COLUMNS = {
+    "source": str,
+    "x": int,
+    "y": int,
+    "width": int,
+    "height": int,
+    "fabric": str,
+    "label": "Int8",
+    "split": str,
+    "cloth": float,
+}
+
+
+def manifest(category: Category, size: int = 256, stride: int | None = None) -> pd.DataFrame:
+    """List every tile of every strip of a category, and where it comes from.
 
     Parameters
     ----------
     category : Category
-    size, stride : see `tile`
+    size, stride : int, pixels
+        See `tile`.
 
     Returns
     -------
@@ -224,27 +341,58 @@ def manifest(category, size=256, stride=None):
         split ("train", "test", "calibration"), cloth (share of its columns that show cloth).
         `read_manifest` reads it back from a CSV.
     """
-    splits = {name: getattr(category, name) for name in ("train", "test", "calibration")}
-    folder = os.path.commonpath([s.image.parent for samples in splits.values() for s in samples])
+    splits = {
+        "train": category.train,
+        "test": category.test,
+        "calibration": category.calibration,
+    }
+    sources = [Path(sample.source) for samples in splits.values() for sample in samples]
+    folder = os.path.commonpath([source.parent for source in sources])
     tables = []
-    for split, sample in ((k, sample) for k, samples in splits.items() for sample in samples):
-        image, mask = np.asarray(sample.read()), sample.mask() if sample.has_mask else None
-        table = tile(image, size, stride).positions
-        table.insert(0, "source", os.path.relpath(sample.image, folder).replace(os.sep, "/"))
-        known = [pd.NA] * len(table)
-        if mask is not None:
-            known = [int(part.any()) for part in tile(mask, size, stride)]
-        first, last = fabric_extent(image)
-        seen = np.minimum(table.x + table.width, last) - np.maximum(table.x, first)
-        table = table.assign(fabric=category.name, label=known, split=split)
-        tables.append(table.assign(cloth=seen.clip(0) / table.width))
-    return pd.concat(tables, ignore_index=True).astype(COLUMNS)
+    for split, samples in splits.items():
+        for sample in samples:
+            table = _tiles_of(sample, size, stride)
+            source = os.path.relpath(sample.source, folder).replace(os.sep, "/")
+            table.insert(0, "source", source)
+            tables.append(table.assign(fabric=category.name, split=split))
+    joined = pd.concat(tables, ignore_index=True)
+    return joined[list(MANIFEST_COLUMNS)].astype(MANIFEST_COLUMNS)
 
 
-def read_manifest(path):
-    """Read a manifest from the CSV that ``manifest(...).to_csv(path, index=False)`` writes."""
+def _tiles_of(sample: LabeledImage, size: int, stride: int | None) -> pd.DataFrame:
+    """The positions, labels and shares of cloth of one strip's tiles."""
+    image = np.asarray(sample.read())
+    table = tile(image, size, stride).positions
+    mask = sample.mask()
+    if mask is None:
+        labels = [pd.NA] * len(table)
+    else:
+        labels = [int(part.any()) for part in tile(mask, size, stride)]
+    first, end = fabric_extent(image)
+    with_cloth = np.minimum(table.x + table.width, end) - np.maximum(table.x, first)
+    return table.assign(label=labels, cloth=with_cloth.clip(0) / table.width)
+
+
+def read_manifest(path: str | Path) -> pd.DataFrame:
+    """Read a manifest from the CSV that ``manifest(...).to_csv(path, index=False)`` writes.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    DataFrame
+        As `manifest` returns it.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is not a manifest.
+    """
     try:
-        return pd.read_csv(path, dtype=COLUMNS)[list(COLUMNS)]
+        table = pd.read_csv(path, dtype=MANIFEST_COLUMNS)
+        return table[list(MANIFEST_COLUMNS)]
     except (OSError, ValueError, KeyError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(f"{path}: not a manifest of tiles ({reason}); write it anew") from None
+        reason = getattr(error, "strerror", None) or error_line(error)
+        raise InputError(f"{path}: not a manifest of tiles ({reason}); save it again") from None

@@ -5,13 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+from helpers.samples import file_names
 from PIL import Image
 
 from patchcore_helpers import InputError, load_category
 from patchcore_helpers.app import cli
-from patchcore_helpers.data.aitex import FABRICS, FOLDERS, oddities
+from patchcore_helpers.data.aitex import FABRICS, FOLDERS, report_anomalous_files
 from patchcore_helpers.data.prepare import prepare
-from patchcore_helpers.data.synthetic import CODES, FABRIC_DEFECTS, STRIPS, fabric, render_aitex
+from patchcore_helpers.data.synthetic import DEFECT_CODES, STRIP_MODELS, render_aitex
+from patchcore_helpers.data.synthetic_fabric import FABRIC_DEFECTS, fabric
 
 HEIGHT, WIDTH = 64, 512
 
@@ -31,10 +33,6 @@ def data(rendered, tmp_path):
 @pytest.fixture
 def root(data):
     return data / "aitex"
-
-
-def names(samples):
-    return [sample.image.name for sample in samples]
 
 
 def save(path, mode="L", width=WIDTH, box=None, height=HEIGHT):
@@ -77,7 +75,7 @@ def test_rendered_strips_follow_the_seed(rendered, tmp_path):
         inner = path.relative_to(first)
         assert path.read_bytes() == (rendered / "aitex" / inner).read_bytes()
         assert path.read_bytes() != (again / inner).read_bytes()
-    assert set(CODES) == set(FABRIC_DEFECTS) and set(STRIPS) < set(FABRICS)
+    assert set(DEFECT_CODES) == set(FABRIC_DEFECTS) and set(STRIP_MODELS) < set(FABRICS)
 
 
 def test_a_rendered_strip_is_the_cloth_with_an_exact_mask(rendered):
@@ -100,13 +98,12 @@ def test_strips_are_split_by_source_and_seed(rendered):
     category = load_category("aitex/00", data_dir=rendered)
     assert category.name == "aitex/00" and "Silvestre-Blanes" in category.license
     assert (len(category.train), category.labels.tolist()) == (3, [0] * 3 + [1] * 3)
-    clean = names(category.train) + names(category.test[:3])
+    clean = file_names(category.train) + file_names(category.test[:3])
     assert sorted(clean) == [f"{n:04}_000_00.png" for n in range(1, 7)]
     assert [s.kind for s in category.test[3:]] == ["006", "010", "027"]
     assert all(s.mask().any() and s.mask().shape == (HEIGHT, WIDTH) for s in category.test[3:])
-    splits = {
-        tuple(names(load_category("aitex/00", data_dir=rendered, seed=s).train)) for s in range(8)
-    }
+    by_seed = [load_category("aitex/00", data_dir=rendered, seed=seed) for seed in range(8)]
+    splits = {tuple(file_names(category.train)) for category in by_seed}
     assert len(splits) > 4
     assert load_category("aitex/00", data_dir=rendered) == category
 
@@ -121,7 +118,7 @@ def test_twelve_of_twenty_clean_strips_are_to_fit(root, data):
 def test_every_oddity_is_handled_and_said(root, data, tmp_path, capfd):
     order = ("NO*/*/*_04.png", "NO*/*/*_00.png", "Defect_images/*")
     paths = [path.relative_to(root) for pattern in order for path in sorted(root.glob(pattern))]
-    assert oddities(root) == [
+    assert report_anomalous_files(root) == [
         *(f"{path}: 512x64, not 4096x256; taken as it is" for path in paths),
         *(f"fabric {f}: 6 clean strips and 3 with defects" for f in ("00", "04")),
     ]
@@ -139,7 +136,7 @@ def test_every_oddity_is_handled_and_said(root, data, tmp_path, capfd):
     save(defects / "unused/0094_027_04.png", "LA", width=WIDTH - 40)
     save(masks / "0500_010_04_mask.png")
 
-    lines = [line for line in oddities(root) if "512x64" not in line]
+    lines = [line for line in report_anomalous_files(root) if "512x64" not in line]
     where = f"NODefect_images/{FABRICS['00']}"
     assert sorted(lines) == sorted(
         [
@@ -167,7 +164,8 @@ def test_every_oddity_is_handled_and_said(root, data, tmp_path, capfd):
     np.testing.assert_array_equal(both.mask(), expected)
     assert both.has_mask and not empty.has_mask and empty.mask() is None and empty.label == 1
     assert category.left_out == {"set aside by the publisher": 1}
-    assert "0018_00_00.png" in names((c := load_category("aitex/00", data_dir=data)).train + c.test)
+    other = load_category("aitex/00", data_dir=data)
+    assert "0018_00_00.png" in file_names(other.train + other.test)
     with pytest.raises(InputError, match=r"aitex/08: 0 clean strips in .*that have them: 00, 04"):
         load_category("aitex/08", data_dir=data)
 
@@ -238,7 +236,7 @@ def test_the_real_strips(shared):
         assert all(s.has_mask for s in category.test)
     two = next(s for s in category.test if s.image.stem == "0044_019_04")
     assert len(two.masks) == 2 and two.mask().sum() == 42 + 40
-    lines = "\n".join(oddities(data / "aitex"))
+    lines = "\n".join(report_anomalous_files(data / "aitex"))
     for said in (
         *("0018_00_01.png: defect code 00", "0100_025_08.png: has no mask"),
         *("0106_010_03.png: its mask is empty", "0094_027_05.png: 3796x256"),

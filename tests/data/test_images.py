@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
-from patchcore_helpers.data.images import image_files, read_image, read_mask, resize_mask
+from patchcore_helpers.data.images import (
+    iter_files,
+    iter_folders,
+    iter_image_files,
+    read_image,
+    read_mask,
+    resize_mask,
+)
 from patchcore_helpers.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -140,11 +147,35 @@ def test_every_extension_in_any_case(tmp_path, photo):
     for name in ("._a.png", ".hidden.png", "notes.txt", "Thumbs.db", "png"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "folder.png").mkdir()
-    files = image_files(tmp_path)
+    files = list(iter_image_files(tmp_path))
     assert [path.name for path in files] == NAMES
     for path in files:
         error = np.asarray(read_image(path)).astype(int) - photo()
         assert np.abs(error).mean() < (3 if "j" in path.suffix.lower() else 1e-9)
+
+
+def test_one_walk_over_the_files_of_a_folder(tmp_path):
+    for name in (
+        "b/c/1.png",
+        "b/0.PNG",
+        "a.jpg",
+        "b/notes.txt",
+        ".git/2.png",
+        "b/.c/3.png",
+        ".4.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(paths):
+        return [path.relative_to(tmp_path).as_posix() for path in paths]
+
+    assert names(iter_image_files(tmp_path)) == ["a.jpg", "b/0.PNG", "b/c/1.png"]
+    assert names(iter_image_files(tmp_path, recursive=False)) == ["a.jpg"]
+    assert names(iter_files(tmp_path)) == ["a.jpg", "b/0.PNG", "b/c/1.png", "b/notes.txt"]
+    assert names(iter_folders(tmp_path)) == ["b"]
+    hidden = tmp_path / ".git"  # what the folder itself is called does not matter
+    assert names(iter_image_files(hidden)) == [".git/2.png"]
 
 
 def test_first_of_several_frames(tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays, boolean_dtypes, floating_dtypes, integer_dtypes
 
 from patchcore_helpers import InputError, load_category
-from patchcore_helpers.data.synthetic import fabric, render_aitex
+from patchcore_helpers.data.synthetic import render_aitex
+from patchcore_helpers.data.synthetic_fabric import fabric
 from patchcore_helpers.data.tiling import (
     fabric_extent,
     manifest,
@@ -233,7 +234,7 @@ def test_tiles_of_a_strip_without_a_mask_have_no_label(strips, tmp_path):
 def test_what_is_no_manifest(text, tmp_path):
     path = tmp_path / "tiles.csv"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(InputError, match=r"tiles\.csv: not a manifest of tiles .*; write it anew"):
+    with pytest.raises(InputError, match=r"tiles\.csv: not a manifest of tiles .*; save it again"):
         read_manifest(path)
     with pytest.raises(InputError, match=r"none\.csv: not a manifest of tiles \(No such file"):
         read_manifest(tmp_path / "none.csv")
