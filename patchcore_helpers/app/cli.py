@@ -7,6 +7,7 @@ status. To add a sub-command, write the module and name it in `COMMANDS`.
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -109,7 +110,8 @@ def _set_up_output() -> None:
     """Warnings on one line each, and file names printed whatever the terminal's encoding."""
     warnings.filterwarnings("ignore", module="PIL")
     warnings.formatwarning = lambda text, *_: f"{PROGRAM}: warning: {one_line(text)}\n"
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not where a test or a tool has replaced it
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _flush_or_discard_output() -> None:

@@ -7,16 +7,8 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from patchcore_helpers.core.patchcore import PatchCore
-
 LONGER_SIDE = 420  # pixels of an image in a picture
 STRONGEST = 190  # of 255: opacity of the heat map at the upper end of the color scale
-
-
-def anomaly_map(model: PatchCore, patch_scores: np.ndarray) -> np.ndarray:
-    """The anomaly map of one image, float32 (height, width), from its patch scores."""
-    (values,) = model.to_maps(patch_scores[None])
-    return values
 
 
 def heat_map_picture(

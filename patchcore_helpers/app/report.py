@@ -11,15 +11,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from patchcore_helpers.app.pictures import anomaly_map, heat_map_picture, picture_name
+from patchcore_helpers.app.pictures import heat_map_picture, picture_name
 from patchcore_helpers.app.verdicts import ALARM, verdict_word
+from patchcore_helpers.core.detector import AnomalyResult
 from patchcore_helpers.core.metrics import auroc_interval, image_auroc
-from patchcore_helpers.core.patchcore import (
-    AnomalyResult,
-    PatchCore,
-    conformal_threshold,
-    false_alarm_interval,
-)
+from patchcore_helpers.core.patchcore import PatchCore
+from patchcore_helpers.core.threshold import conformal_threshold, false_alarm_interval
 from patchcore_helpers.data.catalog import load_category
 from patchcore_helpers.data.category import Category
 from patchcore_helpers.errors import InputError, one_line
@@ -28,6 +25,7 @@ from patchcore_helpers.files import atomic_directory, ensure_outside
 PICTURES_WITHOUT_ALARM = 24  # a report shows this many of the highest scores, alarms or not
 NOTEBOOK_PARAMETERS = ("backbone", "image_size", "coreset_ratio")  # settings that notebook 1 takes
 NOT_IN_REPORT = ("cache", "progress")  # settings that change no result
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 COLUMNS = {
     "path": "the image file",
@@ -108,6 +106,16 @@ class Report:
     def page(self) -> Path:
         """The file to open in a browser."""
         return self.output / "index.html"
+
+    @property
+    def bank(self) -> Path:
+        """The memory bank, for `patchcore-course predict`."""
+        return self.output / "bank.safetensors"
+
+    @property
+    def parameters(self) -> Path:
+        """The parameters for notebook 1."""
+        return self.output / "parameters.yaml"
 
     @property
     def results(self) -> str:
@@ -195,10 +203,10 @@ def write_report(
         ranking.to_csv(
             files / "scores.csv", index=False, lineterminator="\n", errors="surrogateescape"
         )
-        model.save(files / "bank.safetensors")
+        model.save(files / report.bank.name)
         parameters = notebook_parameters(category, folder, good, model, rate, seed)
-        (files / "parameters.yaml").write_text(parameters, "utf-8")
-        (files / "index.html").write_text(render_page(report), "utf-8")
+        (files / report.parameters.name).write_text(parameters, "utf-8")
+        (files / report.page.name).write_text(render_page(report), "utf-8")
     return report
 
 
@@ -243,13 +251,13 @@ def save_pictures(
 ) -> list[Picture]:
     """Save the pictures of ranked test images below ``heatmaps/``, all on one color scale."""
     (files / "heatmaps").mkdir()
-    highest = anomaly_map(model, result.patch_scores[result.scores.argmax()])
+    (highest,) = model.to_maps(result.select([int(result.scores.argmax())]))
     limits = float(np.median(normal.patch_scores)), float(highest.max())
     pictures = []
     for rank, row in enumerate(ranking.itertuples(), 1):
         sample = category.test[row.Index]
         file = f"heatmaps/{picture_name(rank, sample.image)}"
-        values = anomaly_map(model, result.patch_scores[row.Index])
+        (values,) = model.to_maps(result.select([row.Index]))
         heat_map_picture(sample.read(), values, limits).save(files / file)
         image = os.path.relpath(row.path, os.path.abspath(folder))
         pictures.append(Picture(rank, file, image, row.kind, row.score, row.verdict))
@@ -332,11 +340,12 @@ def describe_auroc(labels: np.ndarray, scores: np.ndarray) -> Finding:
 
 def describe_settings(folder: Path, model: PatchCore) -> dict[str, Any]:
     """The images, the network, the memory bank, and the model's parameters."""
+    summary = model.summary()
     parameters = model.get_params()
     return {
         "folder": os.path.abspath(folder),
         "weights from": model.extractor_.backbone.source,
-        "memory bank": f"{len(model.memory_bank_)} of {model.n_patches_} patches",
+        "memory bank": f"{summary['bank_size']} of {summary['n_patches']} patches",
         **{name: parameters[name] for name in parameters if name not in NOT_IN_REPORT},
     }
 
@@ -350,7 +359,7 @@ def notebook_parameters(
     """
     settings = model.get_params()
     name = f"{folder.resolve()}::{good}" if good else str(folder.resolve())
-    values = {"category": name}
+    values: dict[str, Any] = {"category": name}
     values |= {parameter: settings.pop(parameter) for parameter in NOTEBOOK_PARAMETERS}
     comments = [
         "The settings of this report, for notebook 1 on the same images:",
@@ -380,11 +389,16 @@ def render_page(report: Report) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["prose"] = lambda text: text.replace(" %", f"{NO_BREAK_SPACE}%")
     environment.filters["shell_quote"] = lambda path: shlex.quote(str(path))
     template = environment.get_template("report.html.jinja")
     return template.render(report=report, columns=COLUMNS)
 
 
 def as_page_text(value: object) -> str:
-    """A value as text for the page: printable, and no line ends before a percent sign."""
-    return one_line(value).replace(" %", "\N{NO-BREAK SPACE}%")
+    """A value as printable text for the page, no-break spaces included.
+
+    >>> as_page_text("a\\tb.png")
+    'a\\\\tb.png'
+    """
+    return NO_BREAK_SPACE.join(one_line(part) for part in str(value).split(NO_BREAK_SPACE))

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
 
-from patchcore_helpers.app.pictures import anomaly_map, heat_map_picture, picture_name
+from patchcore_helpers.app.pictures import heat_map_picture, picture_name
+from patchcore_helpers.core.detector import AnomalyResult
 from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.data.images import EXTENSIONS, read_image
 from patchcore_helpers.errors import InputError
@@ -40,13 +41,14 @@ class Verdict:
     score : float
         The image score; higher is more anomalous.
     word : "alarm", "ok", or None if the model has no threshold
-    patch_scores : float32 array of shape (rows, columns)
+    result : AnomalyResult
+        Of this image alone, for its anomaly map.
     """
 
     path: Path
     score: float
     word: str | None
-    patch_scores: np.ndarray
+    result: AnomalyResult
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,15 @@ def judge(model: PatchCore, paths: Sequence[Path]) -> Iterator[Verdict | Unreada
     """
     threshold = getattr(model, "threshold_", None)
     images = [LazyImage(path) for path in paths]
-    unjudged = iter(images)
+    remaining = iter(images)
     for batch in model.detect_batches(images):
-        judged = islice(unjudged, len(batch.scores))
-        for image, score, patch_scores in zip(
-            judged, batch.scores, batch.patch_scores, strict=True
-        ):
+        for position, image in enumerate(islice(remaining, len(batch))):
             if image.error:
                 yield Unreadable(image.path, image.error)
                 continue
+            score = float(batch.scores[position])
             word = None if threshold is None else verdict_word(score, threshold)
-            yield Verdict(image.path, float(score), word, patch_scores)
+            yield Verdict(image.path, score, word, batch.select([position]))
 
 
 def image_paths(names: Iterable[str | Path]) -> Iterator[Path]:
@@ -143,7 +143,7 @@ class VerdictFolder:
     map runs from its own median to its maximum.
     """
 
-    def __init__(self, folder: Path, model: PatchCore, table: Any) -> None:
+    def __init__(self, folder: Path, model: PatchCore, table: TextIO) -> None:
         self.folder = folder
         self.model = model
         self.rows = csv.writer(table, lineterminator="\n")
@@ -153,7 +153,7 @@ class VerdictFolder:
     def add(self, number: int, verdict: Verdict) -> None:
         """Add an image; `number` keeps pictures of files of the same name apart."""
         name = f"heatmaps/{picture_name(number, verdict.path)}"
-        values = anomaly_map(self.model, verdict.patch_scores)
+        (values,) = self.model.to_maps(verdict.result)
         picture = heat_map_picture(read_image(verdict.path), values, self._limits(values))
         picture.save(self.folder / name)
         self.rows.writerow([verdict.path, verdict.score, verdict.word or "-", name])
@@ -168,9 +168,11 @@ class VerdictFolder:
 @contextmanager
 def verdict_folder(output: str | Path, model: PatchCore) -> Iterator[VerdictFolder]:
     """A `VerdictFolder` that takes the name `output` when it is complete."""
-    with atomic_directory(output) as folder:
-        # File names need not be valid text; they are written as the bytes that they are.
-        with open(
+    with (
+        atomic_directory(output) as folder,
+        # File names need not be valid text: they are written with the bytes that they have.
+        open(
             folder / "scores.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
-        ) as table:
-            yield VerdictFolder(folder, model, table)
+        ) as table,
+    ):
+        yield VerdictFolder(folder, model, table)

@@ -64,8 +64,8 @@ def detector_for(
         Whether features are kept on disk; those of strips never are.
     """
     from patchcore_helpers.core.patchcore import PatchCore
-    from patchcore_helpers.core.strips import SETTINGS, StripPatchCore
+    from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore
 
     if category.name.startswith("aitex/"):
-        return StripPatchCore(PatchCore(**{**SETTINGS, **parameters}))
+        return StripPatchCore(PatchCore(**{**STRIP_SETTINGS, **parameters}))
     return PatchCore(cache=cache, **parameters)

@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     model = load_bank(args.bank, args.weights)
     paths = list(image_paths(args.images))
     if args.output:
-        for folder in filter(Path.is_dir, map(Path, args.images)):
-            ensure_outside(args.output, folder)
+        for source in filter(Path.is_dir, map(Path, args.images)):
+            ensure_outside(args.output, source)
     unreadable = 0
     with verdict_folder(args.output, model) if args.output else nullcontext() as folder:
         for number, verdict in enumerate(judge(model, paths), 1):
@@ -57,12 +57,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def load_bank(path: str, weights: str | None) -> "PatchCore":
-    """The model of a memory bank; that other versions made it is said in one line."""
+    """The model that a memory bank belongs to, with a line if other versions have made it."""
+    from patchcore_helpers.core.bank_file import BankVersionWarning
     from patchcore_helpers.core.patchcore import PatchCore
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)  # to become BankVersionWarning
+        warnings.simplefilter("always", BankVersionWarning)
         model = PatchCore.load(path, weights)
     for warning in caught:
         print_message(f"warning: {warning.message}")
