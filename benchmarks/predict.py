@@ -23,7 +23,7 @@ import report
 import torch
 
 from patchcore_helpers import PatchCore, load_category
-from patchcore_helpers.app.report import verdicts
+from patchcore_helpers.app.verdicts import judge
 
 SEARCHES = ("exact", "ivf_pq_fast")
 CHUNK = 200
@@ -37,7 +37,7 @@ def resident():
 def memory(model, files):
     """MB of resident memory after `CHUNK` images and after the last."""
     seen = {}
-    for number, _ in enumerate(verdicts(model, files), 1):
+    for number, _ in enumerate(judge(model, files), 1):
         if number in (CHUNK, len(files)):
             seen[number] = resident()
     return seen
@@ -71,7 +71,7 @@ def main():
             models[search] = PatchCore.load(bank)
         rss = {search: memory(model, files) for search, model in models.items()}
         ways = {"extraction alone": models["exact"].extractor_.patches}
-        ways |= {f"predict, {s}": lambda part, m=m: verdicts(m, part) for s, m in models.items()}
+        ways |= {f"predict, {s}": lambda part, m=m: judge(m, part) for s, m in models.items()}
         times = {way: [] for way in ways}
         for start in range(0, CHUNK * args.chunks, CHUNK):
             part = files[start : start + CHUNK]

@@ -36,7 +36,7 @@ def commands(program):
 def test_every_command_of_the_runner_is_understood():
     numbers = set()
     for words in commands("patchcore-course"):
-        args = build_parser(words).parse_args(words)
+        args = build_parser().parse_args(words)
         args.scheduler = None  # see below
         jobs = runner.plan(args)
         assert not any(job.failures for job in jobs)
@@ -49,7 +49,7 @@ def test_every_command_of_the_runner_is_understood():
 def test_notebooks_that_are_sent_to_a_cluster_have_the_parameter():
     for words in commands("patchcore-course"):
         if "--scheduler" in words:
-            args = build_parser(words).parse_args(words)
+            args = build_parser().parse_args(words)
             assert all(job.parameters["scheduler"] == args.scheduler for job in runner.plan(args))
 
 

@@ -1,0 +1,1 @@
+"""The sub-commands, one module each; they import what takes long when they run."""

@@ -1,0 +1,71 @@
+"""`patchcore-course evaluate`: fit on a category's normal images, measure on its test images."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from patchcore_helpers.app.model_options import add_model_arguments, model_parameters
+
+if TYPE_CHECKING:
+    from patchcore_helpers.core.patchcore import PatchCore
+    from patchcore_helpers.core.strips import StripPatchCore
+    from patchcore_helpers.data.category import Category
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `patchcore-course evaluate`."""
+    add = parser.add_argument
+    add("category", metavar="CATEGORY", help="elpv/mono, elpv/poly, or a folder")
+    add("--data-dir", default="data", metavar="DIR", help="folder of data sets (data)")
+    add("--seed", type=int, default=0, help="seed of the split and of the coreset (0)")
+    add("--good", metavar="NAME", help="sub-folder of a folder's normal images")
+    add("--json", action="store_true", help="print one object on a single line")
+    add("--no-cache", action="store_true", help="compute all features again")
+    add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, and print the results on standard output."""
+    from patchcore_helpers.core.evaluation import evaluate
+    from patchcore_helpers.data.catalog import load_category
+
+    category = load_category(args.category, data_dir=args.data_dir, seed=args.seed, good=args.good)
+    detector = detector_for(category, model_parameters(args), cache=not args.no_cache)
+    results, _ = evaluate(category, detector)
+    unmasked = sum(not sample.has_mask for sample in category.test)
+    if unmasked and results["pixel_auroc"] is not None:
+        print(
+            f"{unmasked} defective images have no mask and leave the pixel metrics", file=sys.stderr
+        )
+    for reason, count in category.left_out.items():
+        print(f"{count} images left out: {reason}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(results))
+    else:
+        for name, value in results.items():
+            print(f"{name:14} {value:.4f}" if isinstance(value, float) else f"{name:14} {value}")
+    return 0
+
+
+def detector_for(
+    category: "Category", parameters: dict[str, Any], *, cache: bool
+) -> "PatchCore | StripPatchCore":
+    """The detector that suits a category.
+
+    Parameters
+    ----------
+    category : Category
+        AITEX's strips of fabric are far longer than they are high: `StripPatchCore` stitches their
+        maps from pieces, by default with the settings of notebook 7.
+    parameters : dict
+        Parameters of PatchCore; they override those settings.
+    cache : bool
+        Whether features are kept on disk; those of strips never are.
+    """
+    from patchcore_helpers.core.patchcore import PatchCore
+    from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore
+
+    if category.name.startswith("aitex/"):
+        return StripPatchCore(PatchCore(**{**STRIP_SETTINGS, **parameters}))
+    return PatchCore(cache=cache, **parameters)

@@ -1,0 +1,178 @@
+"""Verdicts of a saved memory bank on many images, in memory that does not grow with them."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from PIL import Image
+
+from patchcore_helpers.app.pictures import heat_map_picture, picture_name
+from patchcore_helpers.core.detector import AnomalyResult
+from patchcore_helpers.core.patchcore import PatchCore
+from patchcore_helpers.data.images import EXTENSIONS, read_image
+from patchcore_helpers.errors import InputError
+from patchcore_helpers.files import atomic_directory
+
+ALARM = "alarm"
+OK = "ok"
+
+
+def verdict_word(score: float, threshold: float) -> str:
+    """The verdict on an image score, in the word that the command, tables and reports use.
+
+    >>> verdict_word(2.5, threshold=2.0), verdict_word(2.0, threshold=2.0)
+    ('alarm', 'ok')
+    """
+    return ALARM if score > threshold else OK
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a model says of one image.
+
+    Attributes
+    ----------
+    path : Path
+    score : float
+        The image score; higher is more anomalous.
+    word : "alarm", "ok", or None if the model has no threshold
+    result : AnomalyResult
+        Of this image alone, for its anomaly map.
+    """
+
+    path: Path
+    score: float
+    word: str | None
+    result: AnomalyResult
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that could not be read, and why."""
+
+    path: Path
+    error: InputError
+
+
+class LazyImage:
+    """An image file that is read when the detector asks for it.
+
+    A file that cannot be read must not end a batch of others: it becomes one black pixel, and the
+    reason is kept in `error`.
+    """
+
+    label = 0  # temporary: the extractor takes an object with `read` only if it has a label, too
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.error: InputError | None = None
+
+    def read(self) -> Image.Image:
+        """The image as upright RGB (PIL)."""
+        try:
+            return read_image(self.path)
+        except InputError as error:
+            self.error = error
+            return Image.new("RGB", (1, 1))
+
+
+def judge(model: PatchCore, paths: Sequence[Path]) -> Iterator[Verdict | Unreadable]:
+    """Judge images by a fitted model, batch by batch.
+
+    Parameters
+    ----------
+    model : PatchCore
+    paths : sequence of paths
+
+    Yields
+    ------
+    Verdict or Unreadable
+        One for each path, in their order.
+    """
+    threshold = getattr(model, "threshold_", None)
+    images = [LazyImage(path) for path in paths]
+    remaining = iter(images)
+    for batch in model.detect_batches(images):
+        for position, image in enumerate(islice(remaining, len(batch))):
+            if image.error:
+                yield Unreadable(image.path, image.error)
+                continue
+            score = float(batch.scores[position])
+            word = None if threshold is None else verdict_word(score, threshold)
+            yield Verdict(image.path, score, word, batch.select([position]))
+
+
+def image_paths(names: Iterable[str | Path]) -> Iterator[Path]:
+    """The images that a user names: of a folder, all images below it; other names as they are.
+
+    Raises
+    ------
+    InputError
+        For a folder without images.
+    """
+    for path in map(Path, names):
+        if not path.is_dir():
+            yield path
+            continue
+        images = images_below(path)
+        if not images:
+            raise InputError(f"{path}: holds no image (png, jpg, jpeg, bmp, tif, tiff)")
+        yield from images
+
+
+def images_below(folder: Path) -> list[Path]:
+    """All image files below a folder, sorted; hidden files and folders are passed over."""
+
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS]
+    return sorted(path for path in files if path.is_file() and not is_hidden(path))
+
+
+class VerdictFolder:
+    """Heat maps of images, and a table of their verdicts, in a folder that is being written.
+
+    Heat maps run from half the threshold to one and a half times it. A model without a threshold,
+    or whose image score is not a patch score ("max"), has no scale for all images: then each heat
+    map runs from its own median to its maximum.
+    """
+
+    def __init__(self, folder: Path, model: PatchCore, table: TextIO) -> None:
+        self.folder = folder
+        self.model = model
+        self.rows = csv.writer(table, lineterminator="\n")
+        self.rows.writerow(["path", "score", "verdict", "heatmap"])
+        (folder / "heatmaps").mkdir()
+
+    def add(self, number: int, verdict: Verdict) -> None:
+        """Add an image; `number` keeps pictures of files of the same name apart."""
+        name = f"heatmaps/{picture_name(number, verdict.path)}"
+        (values,) = self.model.to_maps(verdict.result)
+        picture = heat_map_picture(read_image(verdict.path), values, self._limits(values))
+        picture.save(self.folder / name)
+        self.rows.writerow([verdict.path, verdict.score, verdict.word or "-", name])
+
+    def _limits(self, values: np.ndarray) -> tuple[float, float]:
+        threshold = getattr(self.model, "threshold_", None)
+        if threshold is None or self.model.image_score != "max":
+            return float(np.median(values)), float(values.max())
+        return threshold / 2, threshold * 1.5
+
+
+@contextmanager
+def verdict_folder(output: str | Path, model: PatchCore) -> Iterator[VerdictFolder]:
+    """A `VerdictFolder` that takes the name `output` when it is complete."""
+    with (
+        atomic_directory(output) as folder,
+        # File names need not be valid text: they are written with the bytes that they have.
+        open(
+            folder / "scores.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as table,
+    ):
+        yield VerdictFolder(folder, model, table)

@@ -1,0 +1,30 @@
+"""The command on miniature images: what its tests share."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from helpers.miniatures import picture
+from patchcore_helpers import PatchCore
+
+COMMAND = shutil.which("patchcore-course", path=Path(sys.executable).parent)
+TINY_OPTIONS = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "64"]
+TINY_OPTIONS += ["--coreset-ratio", "0.1", "--precision", "float32"]
+HOSTILE_NAMES = [
+    *("a b", "<b>bold", "\"quotes'", "ümläut", "50% #1", "&amp;", "img onerror=alert(1)"),
+    *("{{ 7 * 7 }}", "{% raw %}"),
+]
+
+
+def tiny_model(**options):
+    """The PatchCore that `TINY_OPTIONS` ask for."""
+    options = {"image_size": 64, "coreset_ratio": 0.1, "precision": "float32", **options}
+    return PatchCore("test_resnet", weights="random", **options)
+
+
+def write_image(path, number, defective=False, size=64):
+    """Write an image of the product "part", by number; a defect is a bright square."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture("part", number, size, defective)[0]).save(path)
