@@ -17,8 +17,8 @@ from patchcore_helpers.core.detector import AnomalyResult
 from patchcore_helpers.core.metrics import auroc_interval, image_auroc
 from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.core.threshold import conformal_threshold, false_alarm_interval
-from patchcore_helpers.data.catalog import load_category
 from patchcore_helpers.data.category import Category
+from patchcore_helpers.data.folder import load_folder
 from patchcore_helpers.errors import InputError, one_line
 from patchcore_helpers.files import atomic_directory, ensure_outside
 
@@ -171,8 +171,7 @@ def write_report(
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    # As an absolute path, it cannot be taken for a category that is known by name.
-    category = load_category(os.path.abspath(folder), good=good, seed=seed)
+    category = load_folder(folder, good=good, seed=seed)
     category = category.with_calibration(seed=seed)
     output = Path(os.path.abspath(output or f"{folder.resolve().name}_report"))
     ensure_outside(output, folder)
@@ -228,7 +227,7 @@ def rank_images(category: Category, scores: np.ndarray, threshold: float) -> pd.
         With the columns of `COLUMNS`; the index says which test image a row is.
     """
     rows = [
-        (os.path.abspath(sample.image), sample.kind, sample.label, score, word)
+        (os.path.abspath(sample.source), sample.kind, sample.label, score, word)
         for sample, score, word in zip(
             category.test,
             scores.astype(float),
@@ -256,7 +255,7 @@ def save_pictures(
     pictures = []
     for rank, row in enumerate(ranking.itertuples(), 1):
         sample = category.test[row.Index]
-        file = f"heatmaps/{picture_name(rank, sample.image)}"
+        file = f"heatmaps/{picture_name(rank, Path(sample.source))}"
         (values,) = model.to_maps(result.select([row.Index]))
         heat_map_picture(sample.read(), values, limits).save(files / file)
         image = os.path.relpath(row.path, os.path.abspath(folder))

@@ -14,7 +14,7 @@ from PIL import Image
 from patchcore_helpers.app.pictures import heat_map_picture, picture_name
 from patchcore_helpers.core.detector import AnomalyResult
 from patchcore_helpers.core.patchcore import PatchCore
-from patchcore_helpers.data.images import EXTENSIONS, read_image
+from patchcore_helpers.data.images import iter_image_files, read_image
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.files import atomic_directory
 
@@ -65,8 +65,6 @@ class LazyImage:
     A file that cannot be read must not end a batch of others: it becomes one black pixel, and the
     reason is kept in `error`.
     """
-
-    label = 0  # temporary: the extractor takes an object with `read` only if it has a label, too
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -119,20 +117,10 @@ def image_paths(names: Iterable[str | Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        images = images_below(path)
+        images = list(iter_image_files(path))
         if not images:
             raise InputError(f"{path}: holds no image (png, jpg, jpeg, bmp, tif, tiff)")
         yield from images
-
-
-def images_below(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted; hidden files and folders are passed over."""
-
-    def is_hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS]
-    return sorted(path for path in files if path.is_file() and not is_hidden(path))
 
 
 class VerdictFolder:

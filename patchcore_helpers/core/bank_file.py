@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -43,7 +43,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     @classmethod
-    def of(cls, parameters: dict[str, Any]) -> "Settings":
+    def of(cls, parameters: dict[str, Any]) -> Self:
         """From parameters in memory, where NumPy numbers count as numbers."""
         return cls.model_validate_json(json.dumps(parameters, default=_as_json))
 

@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -15,6 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.threshold import conformal_threshold
 from patchcore_helpers.errors import InputError
+
+# One array per image: a single array where all have one size, else a sequence of arrays.
+Grids: TypeAlias = np.ndarray | Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class AnomalyResult:
     """
 
     scores: np.ndarray
-    patch_scores: np.ndarray | list[np.ndarray]
+    patch_scores: Grids
     frames: list[Frame] | None = None
 
     def __len__(self) -> int:
@@ -69,7 +73,7 @@ class AnomalyResult:
         """The results of these images, in this order."""
         indices = [int(index) for index in indices]
         if self.frames is None:
-            return AnomalyResult(self.scores[indices], self.patch_scores[indices])
+            return AnomalyResult(self.scores[indices], np.asarray(self.patch_scores)[indices])
         return AnomalyResult(
             self.scores[indices],
             [self.patch_scores[index] for index in indices],
@@ -125,7 +129,7 @@ class Detector(BaseEstimator, ABC):
         """
 
     @abstractmethod
-    def to_maps(self, result: AnomalyResult) -> np.ndarray | list[np.ndarray]:
+    def to_maps(self, result: AnomalyResult) -> Grids:
         """Anomaly maps at image size from a result of this detector.
 
         Returns
@@ -144,7 +148,7 @@ class Detector(BaseEstimator, ABC):
         """The (height, width) at which pixel metrics are taken; None for the images' own sizes."""
         return None
 
-    def extra_metrics(self, category: Any, maps: Sequence[np.ndarray]) -> dict[str, Any]:
+    def extra_metrics(self, category: Any, maps: Grids) -> dict[str, Any]:
         """Metrics that only this kind of detector has, such as the AUROC by tile."""
         return {}
 
@@ -152,7 +156,7 @@ class Detector(BaseEstimator, ABC):
         """Score images; patch scores and image scores from one pass."""
         return AnomalyResult.join(list(self.detect_batches(images)))
 
-    def patch_scores(self, images: Sequence[Any]) -> np.ndarray | list[np.ndarray]:
+    def patch_scores(self, images: Sequence[Any]) -> Grids:
         """Patch scores, float32 array of shape (n, rows, columns), or a list of (rows, columns)."""
         return self.detect(images).patch_scores
 
@@ -160,7 +164,7 @@ class Detector(BaseEstimator, ABC):
         """Image scores, float32 array of shape (n,); higher is more anomalous."""
         return self.detect(images).scores
 
-    def anomaly_maps(self, images: Sequence[Any]) -> np.ndarray | list[np.ndarray]:
+    def anomaly_maps(self, images: Sequence[Any]) -> Grids:
         """Anomaly maps at image size; see `to_maps`."""
         return self.to_maps(self.detect(images))
 
@@ -197,7 +201,7 @@ def as_image_list(images: Sequence[Any]) -> list[Any]:
     return images
 
 
-def image_scores(patch_scores: np.ndarray, kind: str = "max") -> np.ndarray:
+def image_scores(patch_scores: ArrayLike, kind: str = "max") -> np.ndarray:
     """One score per image from its patch scores.
 
     Parameters
@@ -210,7 +214,8 @@ def image_scores(patch_scores: np.ndarray, kind: str = "max") -> np.ndarray:
     >>> image_scores(np.array([[[1.0, 2.0], [3.0, 6.0]]]), "mean")
     array([3.])
     """
-    flat = patch_scores.reshape(len(patch_scores), -1)
+    grids = np.asarray(patch_scores)
+    flat = grids.reshape(len(grids), -1)
     if kind == "mean":
         return flat.mean(1)
     if kind == "max":
@@ -219,7 +224,7 @@ def image_scores(patch_scores: np.ndarray, kind: str = "max") -> np.ndarray:
     return np.sort(flat, axis=1)[:, -count:].mean(1)
 
 
-def smooth_maps(patch_scores: np.ndarray, size: tuple[int, int], sigma: float = 4.0) -> np.ndarray:
+def smooth_maps(patch_scores: ArrayLike, size: tuple[int, int], sigma: float = 4.0) -> np.ndarray:
     """Anomaly maps: patch scores resized bilinearly to `size` and smoothed by a Gaussian.
 
     Parameters

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from patchcore_helpers.core.detector import AnomalyResult, Detector, image_scores
+from patchcore_helpers.core.detector import AnomalyResult, Detector, Grids, image_scores
 from patchcore_helpers.core.index import ExactIndex
 from patchcore_helpers.core.metrics import au_pro, image_auroc, pixel_auroc
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
-from patchcore_helpers.data.category import Category
+from patchcore_helpers.data.category import Category, LabeledImage
 from patchcore_helpers.data.images import resize_mask
 from patchcore_helpers.process import peak_rss_mb
 
@@ -33,15 +33,16 @@ def ground_truth_masks(
     -------
     list of bool arrays of shape (height, width), or None
     """
-    masks = []
-    for sample in category.test:
-        if sample.label == 0 and size is not None:
-            masks.append(np.zeros(size, bool))  # no need to read the image for its size
-            continue
+
+    def mask_of(sample: LabeledImage) -> np.ndarray | None:
+        if size is None:
+            return sample.mask()
+        if sample.label == 0:
+            return np.zeros(size, bool)  # no need to read the image for its size
         mask = sample.mask()
-        is_resized = mask is not None and size is not None
-        masks.append(resize_mask(mask, size) if is_resized else mask)
-    return masks
+        return None if mask is None else resize_mask(mask, size)
+
+    return [mask_of(sample) for sample in category.test]
 
 
 def evaluate(category: Category, model: Detector) -> tuple[dict[str, Any], AnomalyResult]:
@@ -90,9 +91,7 @@ def evaluate(category: Category, model: Detector) -> tuple[dict[str, Any], Anoma
     return results, result
 
 
-def pixel_metrics(
-    masks: Sequence[np.ndarray | None], maps: Sequence[np.ndarray]
-) -> dict[str, float | None]:
+def pixel_metrics(masks: Sequence[np.ndarray | None], maps: Grids) -> dict[str, float | None]:
     """Pixel AUROC and AU-PRO over the images whose masks are known; None without any defect.
 
     Parameters

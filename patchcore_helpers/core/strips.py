@@ -25,6 +25,7 @@ from patchcore_helpers.core.detector import (
     AnomalyResult,
     Detector,
     Frame,
+    Grids,
     as_image_list,
     smooth_maps,
 )
@@ -41,7 +42,7 @@ TILE_SIZE = 256  # pixels a side
 BLOCK_COLUMNS = 512  # patch columns that are searched at once, to copy little of a long strip
 SMALLEST_SPREAD = 1e-6  # a channel that never varies is not divided by 0
 # What `StripPatchCore` uses when no PatchCore is given.
-STRIP_SETTINGS = {
+STRIP_SETTINGS: dict[str, Any] = {
     "layers": (2, 3),
     "coreset_ratio": 0.05,
     "sampler": "k_center",
@@ -187,7 +188,7 @@ class StripPatchCore(Detector):
         for result in self.detect_batches(strips):
             yield self.to_maps(result)[0]
 
-    def extra_metrics(self, category: Category, maps: Sequence[np.ndarray]) -> dict[str, Any]:
+    def extra_metrics(self, category: Category, maps: Grids) -> dict[str, Any]:
         """The AUROC by tile: a tile is positive if any of its pixels is a defect.
 
         Tiles that show no cloth are left out, as are those of defective strips without a mask.
@@ -267,13 +268,14 @@ class StripPatchCore(Detector):
         extractor = self._extractor_for(len(rows), crop_width)
         starts = offsets(padded_width, piece, piece)
         crops = [Crop(cloth, rows, columns[start : start + crop_width]) for start in starts]
-        grid = None
+        grid = np.empty(0, np.float32)
+        step = 0
         for start, patches in zip(starts, extractor.patches(crops), strict=True):
             n_rows, n_columns = patches.shape[1:3]
             step = crop_width // n_columns
             context = self.context // step
             scored = patches[0, context : n_rows - context, context : n_columns - context].numpy()
-            if grid is None:
+            if not grid.size:
                 grid = np.empty((len(scored), padded_width // step, scored.shape[2]), np.float32)
             column = start // step
             grid[:, column : column + scored.shape[1]] = scored
@@ -331,7 +333,7 @@ def strip_score(strip_map: np.ndarray) -> float:
 
 def score_tiles(
     category: Category,
-    maps: Sequence[np.ndarray],
+    maps: Grids,
     size: int = TILE_SIZE,
     stride: int | None = None,
 ) -> pd.DataFrame:

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 
 from patchcore_helpers.core.backbones import find_spec, hub_file
+from patchcore_helpers.core.detector import image_scores
 from patchcore_helpers.core.evaluation import evaluate, median_seconds
 from patchcore_helpers.core.metrics import Interval, auroc_interval, image_auroc, mean_interval
-from patchcore_helpers.core.detector import image_scores
 from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.course import plots
 from patchcore_helpers.data.catalog import load_category

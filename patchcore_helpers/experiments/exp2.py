@@ -18,8 +18,8 @@ from patchcore_helpers.core.coreset import (
 )
 from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.feature_cache import FeatureCache
-from patchcore_helpers.core.metrics import auroc_interval, image_auroc, mean_interval
 from patchcore_helpers.core.index import ExactIndex
+from patchcore_helpers.core.metrics import auroc_interval, image_auroc, mean_interval
 from patchcore_helpers.course import plots
 from patchcore_helpers.data.catalog import load_category
 from patchcore_helpers.experiments import verdict

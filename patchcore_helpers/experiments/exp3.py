@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from patchcore_helpers.core.coreset import k_center_greedy
 from patchcore_helpers.core.evaluation import median_seconds
-from patchcore_helpers.core.metrics import auroc_interval, image_auroc
 from patchcore_helpers.core.index import IndexRefused, make_index
+from patchcore_helpers.core.metrics import auroc_interval, image_auroc
 from patchcore_helpers.course import plots
 from patchcore_helpers.experiments.exp2 import flat, load_patches, make_tasks  # noqa: F401
 

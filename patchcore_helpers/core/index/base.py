@@ -45,8 +45,8 @@ class Index(ABC):
         Rows and channels of the memory bank; set by `fit`.
     mean : float32 tensor of shape (width,)
         Mean of the stored vectors; set by `fit`.
-    vectors : float32 tensor of shape (size, width), or None
-        The stored vectors, where `stores_vectors`.
+    vectors : float32 tensor of shape (size, width)
+        The stored vectors; of shape (0, width) where the index needs none.
     nbytes : int
         Bytes of the index: of the stored vectors, or of what FAISS serializes, plus the vectors
         where true distances need them.
@@ -62,7 +62,7 @@ class Index(ABC):
     width: int = field(init=False, repr=False, default=0)
     nbytes: int = field(init=False, repr=False, default=0)
     mean: torch.Tensor = field(init=False, repr=False)
-    vectors: torch.Tensor | None = field(init=False, repr=False, default=None)
+    vectors: torch.Tensor = field(init=False, repr=False)
 
     def check_settings(self) -> None:
         """Refuse a setting outside its range; every query asks again, as settings may change.
@@ -94,7 +94,7 @@ class Index(ABC):
         self.size, self.width = stored.shape
         self.mean = stored.mean(0)
         self.nbytes = stored.nbytes
-        self.vectors = stored if self.stores_vectors else None
+        self.vectors = stored if self.stores_vectors else stored[:0]
         self._build(stored - self.mean)
         return self
 
@@ -135,6 +135,8 @@ class Index(ABC):
         arrays : dict of str to array
             As `arrays` returned them.
         """
+        if vectors is None:
+            raise InputError(f"index {self.kind}: needs the vectors of the memory bank")
         return self.fit(vectors)
 
     @abstractmethod

@@ -77,7 +77,8 @@ class FaissIndex(Index):
 
     def _seed_training(self, index: Any) -> None:
         """Seed the k-means of the clusters and of the product quantizer."""
-        for part in (index, getattr(index, "pq", None)):
+        parts: list[Any] = [index, getattr(index, "pq", None)]
+        for part in parts:
             if hasattr(part, "cp"):
                 part.cp.seed = self.random_state % 2**31
                 part.cp.min_points_per_centroid = 1  # no warning on small banks
@@ -303,7 +304,10 @@ class IVFPQIndex(IVFIndex):
         self.size = len(arrays["codes"])
         self.width = arrays["mean"].size
         self._check_arrays(arrays)
-        if self.stores_vectors or vectors is not None:
+        self.vectors = torch.empty(0, self.width)
+        if self.stores_vectors and vectors is None:
+            raise InputError(f"index {self.kind}: needs the vectors of the memory bank")
+        if vectors is not None:
             stored = torch.from_numpy(as_patch_matrix(vectors, "memory bank", self.width))
             if len(stored) != self.size:
                 raise InputError(f"memory bank: {len(stored)} rows, but {self.size} codes")
