@@ -24,14 +24,9 @@ from pathlib import Path
 
 import nbformat
 
-from patchcore_helpers.course.runner import (
-    declared_parameters,
-    find_notebooks,
-    label,
-    read_notebook,
-    read_summary,
-    tags,
-)
+from patchcore_helpers.course.notebook import find_notebooks, label, read_notebook, tags
+from patchcore_helpers.course.parameters import declared_parameters
+from patchcore_helpers.course.results import read_summary
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.files import atomic_write, sha256
 

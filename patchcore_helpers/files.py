@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files and directories that appear complete or not at all, and where files may be."""
 
 import glob
 import hashlib
@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -15,34 +16,63 @@ import psutil
 
 from patchcore_helpers.errors import InputError, translate_os_errors
 
+MANIFEST = ".patchcore-course"  # in a directory made by `atomic_directory`: lists its files
 
-def temporary_sibling(path):
-    """A new temporary name beside a path, by which it can be told whose it is.
 
-    What killed processes of this machine left there is put right: an earlier folder that was just
-    then giving way takes its name again, all else is removed.
+def temporary_sibling(path: Path) -> Path:
+    """A new temporary name beside a path; the name identifies the process that owns it.
+
+    Nothing is created. What killed processes left beside the path is cleaned up first, see
+    `remove_leftovers`.
+
+    Parameters
+    ----------
+    path : Path
+        The file or directory that is going to be written.
+
+    Returns
+    -------
+    Path
+        ``.<name>.<machine>-<process id>-<random>.part`` in the same directory.
     """
-    own = f".{path.name}.{platform.node()[:20]}-"
-    for left in path.parent.glob(glob.escape(own) + "*"):
-        pid = left.name[len(own) :].partition("-")[0]
+    remove_leftovers(path)
+    return path.with_name(f"{_temporary_prefix(path)}{os.getpid()}-{uuid.uuid4().hex[:12]}.part")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Clean up what killed processes of this machine left beside a path.
+
+    If one was killed while it replaced a directory, the earlier directory gets its name back.
+    Temporary files of running processes, and of other machines, are left alone.
+    """
+    prefix = _temporary_prefix(path)
+    for leftover in path.parent.glob(glob.escape(prefix) + "*"):
+        pid = leftover.name.removeprefix(prefix).partition("-")[0]
+        if not pid.isdigit() or psutil.pid_exists(int(pid)):
+            continue
         with suppress(OSError):
-            if pid.isdigit() and not psutil.pid_exists(int(pid)):
-                if left.suffix == ".old" and not path.exists():
-                    os.replace(left, path)
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-    return path.with_name(f"{own}{os.getpid()}-{uuid.uuid4().hex[:12]}.part")
+            if leftover.suffix == ".old" and not path.exists():
+                os.replace(leftover, path)
+            elif leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
 
 
-def atomic_write(path, content):
-    """Write a file so that no reader, and no kill, ever meets half of it.
+def _temporary_prefix(path: Path) -> str:
+    return f".{path.name}.{platform.node()[:20]}-"
 
-    The content goes to a temporary file in the same folder, reaches the disk, and takes the
+
+def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str) -> Path:
+    """Write a file so that nobody ever reads half of it, even if this process is killed.
+
+    The content goes to a temporary file in the same directory, reaches the disk, and takes the
     final name in one step.
 
     Parameters
     ----------
     path : str or Path
-        The folder must exist.
+        The directory must exist.
     content : bytes, buffer or str
         Text is written as UTF-8.
 
@@ -54,8 +84,8 @@ def atomic_write(path, content):
     --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> atomic_write(folder / "a.txt", "whole").read_text()
-    'whole'
+    >>> atomic_write(folder / "a.txt", "complete").read_text()
+    'complete'
     >>> [path.name for path in folder.iterdir()]
     ['a.txt']
     """
@@ -74,71 +104,97 @@ def atomic_write(path, content):
     return path
 
 
-MANIFEST = ".patchcore-course"
-
-
 @contextmanager
-def atomic_directory(path):
-    """A folder that appears whole or not at all; yields a temporary one beside it to write into.
+def atomic_directory(path: str | Path) -> Iterator[Path]:
+    """A directory that appears complete or not at all; yields a temporary one to write into.
 
-    At the end that one takes the name. An earlier folder made this way gives way to it, unless
-    files are there that it was not made with.
+    At the end of the block the temporary directory takes the final name. An earlier directory made
+    this way is replaced, unless it holds files that it was not made with.
 
     Parameters
     ----------
-    path : path
+    path : str or Path
+
+    Yields
+    ------
+    Path
 
     Raises
     ------
     InputError
-        If there is something else of that name, or it cannot be written.
+        If something else has that name, or if it cannot be written.
 
     Examples
     --------
     >>> import tempfile
-    >>> with atomic_directory(Path(tempfile.mkdtemp()) / "made" / "here") as folder:
-    ...     _ = (folder / "a.txt").write_text("whole")
+    >>> with atomic_directory(Path(tempfile.mkdtemp()) / "new" / "report") as folder:
+    ...     _ = (folder / "a.txt").write_text("complete")
     """
     path = Path(os.path.abspath(path))
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise InputError(f"{path}: is not a folder; choose another --output")
     temporary = temporary_sibling(path)
+    _refuse_foreign_files(path)
+    try:
+        with translate_os_errors(path, "name another"):
+            temporary.mkdir(parents=True)
+            yield temporary
+            (temporary / MANIFEST).write_text("\n".join(files_below(temporary)), "utf-8")
+            replace_directory(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_directory(temporary: Path, path: Path) -> None:
+    """Give a directory, whose name is a `temporary_sibling`, its final name.
+
+    An earlier directory of that name steps aside and is removed. If this process is killed between
+    the two steps, `remove_leftovers` brings the earlier one back.
+    """
     aside = temporary.with_suffix(".old")
+    try:
+        if path.exists():
+            os.replace(path, aside)
+        os.replace(temporary, path)
+    finally:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _refuse_foreign_files(path: Path) -> None:
+    """Raise an `InputError` if a directory holds what `atomic_directory` has not put there."""
     foreign = set(os.listdir(path)) if path.exists() else set()
     if MANIFEST in foreign:
-        known = (path / MANIFEST).read_text("utf-8").split("\n")
-        foreign = {*_files_below(path)} - {MANIFEST, *known}
+        manifest = (path / MANIFEST).read_text("utf-8").split("\n")
+        foreign = set(files_below(path)) - {MANIFEST, *manifest}
     if foreign:
         raise InputError(
             f"{path}: holds {min(foreign)!r}, which this command has not made; "
             "move it away or choose another --output"
         )
-    try:
-        with translate_os_errors(path, "name another"):
-            temporary.mkdir(parents=True)
-            yield temporary
-            (temporary / MANIFEST).write_text("\n".join(_files_below(temporary)), "utf-8")
-            if path.exists():
-                os.replace(path, aside)
-            os.replace(temporary, path)
-    finally:
-        if aside.exists() and not path.exists():
-            os.replace(aside, path)
-        for left in (temporary, aside):
-            shutil.rmtree(left, ignore_errors=True)
 
 
-def _files_below(folder):
+def files_below(folder: Path) -> list[str]:
+    """Paths of all files in a directory and further below, relative to it, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def ensure_outside(output, folder):
-    """A `InputError` if `output` lies in `folder`, which is the user's and stays as it is."""
+def ensure_outside(output: str | Path, folder: str | Path) -> None:
+    """Check that an output does not lie in the user's input folder, which must not be changed.
+
+    Raises
+    ------
+    InputError
+        If it does.
+    """
     if Path(output).resolve().is_relative_to(Path(folder).resolve()):
-        raise InputError(f"{output}: lies in {folder}, which is left alone; give another --output")
+        raise InputError(
+            f"{output}: lies in {folder}, which is left alone; choose another --output"
+        )
 
 
-def sha256(*parts):
+def sha256(*parts: str | bytes) -> str:
     """Hexadecimal SHA-256 of texts or bytes, each preceded by its length.
 
     The lengths keep ``("ab", "c")`` and ``("a", "bc")`` apart.
@@ -148,19 +204,14 @@ def sha256(*parts):
     """
     digest = hashlib.sha256()
     for part in parts:
-        part = part.encode() if isinstance(part, str) else part
-        digest.update(f"{len(part)}:".encode() + part)
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(f"{len(data)}:".encode() + data)
     return digest.hexdigest()
 
 
-def package_hash():
-    """A hash of this package's files: what other code has made is not taken for this one's."""
-    files = sorted(Path(__file__).parent.rglob("*.*"))
-    return sha256(*(path.read_bytes() for path in files if path.suffix in (".py", ".yaml")))
-
-
-def cache_folder(name):
-    """A folder for what can be made again: below PATCHCORE_CACHE or ~/.cache/patchcore_helpers.
+def cache_folder(name: str) -> Path:
+    """A folder for files that can be made again, below PATCHCORE_CACHE or
+    ~/.cache/patchcore_helpers.
 
     Raises
     ------
@@ -169,22 +220,35 @@ def cache_folder(name):
     """
     root = os.environ.get("PATCHCORE_CACHE") or Path.home() / ".cache" / "patchcore_helpers"
     folder = Path(root) / name
-    with translate_os_errors(folder, "set PATCHCORE_CACHE to a folder of your own"):
+    with translate_os_errors(folder, "set PATCHCORE_CACHE to a folder that you can write to"):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def package_folder(module, what):
-    """Where an installed package of the extra "offline" lies; `what` names it if it is missing."""
+def package_folder(module: str, description: str) -> Path:
+    """Where a package of the extra "offline" is installed.
+
+    Parameters
+    ----------
+    module : str
+        The name under which the package is imported.
+    description : str
+        What the message calls it.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
     spec = importlib.util.find_spec(module)
-    if spec is None:
-        mend = "install it: pip install 'patchcore-helpers[offline]'"
-        raise InputError(f"{what} is missing; {mend}")
+    if spec is None or not spec.submodule_search_locations:
+        fix = "install it: pip install 'patchcore-helpers[offline]'"
+        raise InputError(f"{description} is missing; {fix}")
     return Path(spec.submodule_search_locations[0])
 
 
-def safe_path(name):
-    """A relative path in plain form, or None if it could lead outside its folder.
+def safe_path(name: str) -> str | None:
+    """A relative path in normal form, or None if it could lead outside its folder.
 
     >>> safe_path("./bottle//train/")
     'bottle/train'
@@ -192,5 +256,7 @@ def safe_path(name):
     [None, None, None, None]
     """
     path = PurePosixPath(name)
-    outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
-    return None if outside or "\\" in name or not name.isprintable() else str(path)
+    leads_outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
+    if leads_outside or "\\" in name or not name.isprintable():
+        return None
+    return str(path)

@@ -13,7 +13,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
 from patchcore_helpers.errors import InputError
-from patchcore_helpers.files import package_hash
+from patchcore_helpers.fingerprint import package_hash
 
 CONNECT = 5  # seconds that a scheduler, and its first worker, may take to answer
 AGAIN = "mend it and run it again: an experiment goes on from there"

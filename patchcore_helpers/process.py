@@ -1,19 +1,21 @@
-"""What a process costs: its memory."""
+"""The memory of a process."""
 
 import contextlib
 import re
 import resource
 import sys
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
 
-def peak_rss_mb(pid="self"):
+def peak_rss_mb(pid: int | Literal["self"] = "self") -> float:
     """Largest resident memory of a process so far, in megabytes of 10^6 bytes.
 
-    Linux counts it for each program (`VmHWM`); its `getrusage` would also count the memory of the
-    larger program that started this one. Elsewhere another process's present memory is taken.
+    On Linux this is the peak of the program itself (`VmHWM`): `getrusage` would also count the
+    memory of the larger program that started it. On other systems it is the peak for this process,
+    but the present memory for any other.
 
     Parameters
     ----------
@@ -24,13 +26,12 @@ def peak_rss_mb(pid="self"):
     float
         0.0 for a process that has ended.
     """
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        peak = re.search(r"VmHWM:\s+(\d+) kB", status)  # kB here means 1024 bytes
-        return int(peak[1]) * 1024 / 1e6 if peak else 0.0
-    except OSError:
-        if sys.platform == "linux":
-            return 0.0
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{pid}/status").read_text()
+            peak_kib = re.search(r"VmHWM:\s+(\d+) kB", status)  # kB here means 1024 bytes
+            return int(peak_kib[1]) * 1024 / 1e6 if peak_kib else 0.0
+        return 0.0
     if pid == "self":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
     with contextlib.suppress(psutil.Error):

@@ -176,7 +176,8 @@ def test_the_report_opens_in_a_browser(report, chromium, width):
 
 
 def test_parameters_are_those_of_notebook_1(report, user_folder):
-    from patchcore_helpers.course import runner
+    from patchcore_helpers.course.jobs import Job
+    from patchcore_helpers.course.notebook import find_notebooks
 
     text = (report[0] / "parameters.yaml").read_text("utf-8")
     values = yaml.safe_load(text)
@@ -189,8 +190,8 @@ def test_parameters_are_those_of_notebook_1(report, user_folder):
         "false_alarm_rate": 1 / (n_calibration + 1),
         "seed": 0,
     }
-    (path,) = runner.find_notebooks(["1"])
-    job = runner.Job(path, "default")
+    (path,) = find_notebooks(["1"])
+    job = Job(path, "default")
     for name, value in values.items():
         job.set(name, value, "parameters.yaml", False)
     assert job.failures == []

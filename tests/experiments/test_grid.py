@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from patchcore_helpers import InputError, files
+from patchcore_helpers import InputError
 from patchcore_helpers.experiments import grid
 from patchcore_helpers.experiments.grid import Grid, Outcome, Skipped, table, to_csv
 
@@ -231,24 +231,6 @@ def test_other_code_or_other_parameters_are_computed_anew(tmp_path, monkeypatch)
     monkeypatch.undo()
     run(tmp_path, [dict(reversed(task.items())) for task in numbers(1, 2, scale=2)])
     assert calls == []
-
-
-def test_code_is_every_file_of_the_package(tmp_path, monkeypatch):
-    code = files.package_hash
-    (tmp_path / "experiments").mkdir()
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
-    seen = [code()]
-    for name, content in (
-        ("a.py", "1"),
-        ("experiments/grid.py", "1"),
-        ("a.py", "2"),
-        ("a.yaml", ""),
-    ):
-        (tmp_path / name).write_text(content)
-        seen.append(code())
-    assert len(set(seen)) == 5
-    (tmp_path / "notes.txt").write_text("no code")
-    assert code() == seen[-1]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 
 from patchcore_helpers.course import runner
+from patchcore_helpers.course.notebook import tags
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -179,7 +180,7 @@ def make_quick(lab, notebook):
     (job,) = runner.plan(parser.parse_args([str(path), "--profile", "fast"]))
     assert job.parameters, f"{notebook}: no parameters in configs/fast"
     content = nbformat.read(path, as_version=4)
-    (cell,) = (cell for cell in content.cells if "parameters" in runner.tags(cell))
+    (cell,) = (cell for cell in content.cells if "parameters" in tags(cell))
     cell.source += "".join(f"\n{name} = {value!r}" for name, value in job.parameters.items())
     nbformat.write(content, path)
 

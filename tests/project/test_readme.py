@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import readme
 
-from patchcore_helpers.course.runner import MADE_BY
+from patchcore_helpers.course.results import MADE_BY
 
 ROOT = Path(__file__).resolve().parents[2]
 

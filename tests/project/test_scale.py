@@ -14,6 +14,8 @@ from helpers.miniatures import make_mvtec
 
 from patchcore_helpers.app.cli import build_parser
 from patchcore_helpers.course import runner
+from patchcore_helpers.course.notebook import read_notebook
+from patchcore_helpers.course.parameters import declared_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "scale.md").read_text()
@@ -60,7 +62,7 @@ def test_papermill_is_given_parameters_that_the_notebook_declares():
         parser.add_argument("output")
         parser.add_argument("-p", nargs=2, action="append")
         args = parser.parse_args(words)
-        declared, problems = runner.declared_parameters(runner.read_notebook(ROOT / args.notebook))
+        declared, problems = declared_parameters(read_notebook(ROOT / args.notebook))
         assert not problems and {name for name, _ in args.p} <= declared.keys()
 
 

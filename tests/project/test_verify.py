@@ -10,6 +10,8 @@ import pytest
 import verify
 
 from patchcore_helpers.course import runner
+from patchcore_helpers.course.notebook import find_notebooks, read_notebook
+from patchcore_helpers.course.results import MADE_BY
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.files import sha256
 
@@ -33,7 +35,7 @@ def commit_run(path, **summary):
     """Pretend that the notebook was run as it stands."""
     runs = path.parents[1] / "docs" / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    code = [c["source"] for c in runner.read_notebook(path)["cells"] if c["cell_type"] == "code"]
+    code = [c["source"] for c in read_notebook(path)["cells"] if c["cell_type"] == "code"]
     run = {"seconds": 41, "peak_rss_mb": 512, "cores": 2, "code_sha256": sha256(*code)}
     run["results"] = {"mean_patch_score": 0.0371}
     (runs / f"{path.stem}.json").write_text(json.dumps(run | summary))
@@ -46,7 +48,7 @@ def course(tmp_path):
     (tmp_path / "notebooks").mkdir()
     paths = [tmp_path / "notebooks" / f"{name}.ipynb" for name in NAMES]
     for number, path in enumerate(paths, 1):
-        notebook = runner.read_notebook(TEMPLATE)
+        notebook = read_notebook(TEMPLATE)
         cell(notebook, "title")["source"] = f"# {number}. Lesson {number}\n\n**The question.** Why?"
         save(path, notebook)
         commit_run(path)
@@ -68,7 +70,7 @@ def test_good_notebooks_pass_and_are_left_alone(course, capsys):
 
 
 def test_the_course_itself():
-    for path in runner.find_notebooks():
+    for path in find_notebooks():
         assert problems(path) == [], path.name
 
 
@@ -196,7 +198,7 @@ BY_HAND = {  # a change, and what the author is told
 @pytest.mark.parametrize("name", BY_HAND)
 def test_what_an_author_has_to_mend(course, name, capsys):
     change, message = BY_HAND[name]
-    notebook = runner.read_notebook(course[1])
+    notebook = read_notebook(course[1])
     change(notebook)
     save(course[1], notebook)
     if name != "other code":
@@ -241,7 +243,7 @@ BY_ITSELF = {  # a change, and what --fix says and does
 
 @pytest.mark.parametrize("name", BY_ITSELF)
 def test_what_fix_mends(course, name, capsys):
-    good, notebook = runner.read_notebook(course[1]), runner.read_notebook(course[1])
+    good, notebook = read_notebook(course[1]), read_notebook(course[1])
     change, message = BY_ITSELF[name]
     change(notebook)
     save(course[1], notebook)
@@ -249,7 +251,7 @@ def test_what_fix_mends(course, name, capsys):
     assert message in (out := capsys.readouterr().out) and "(--fix mends it)" in out
     assert command(*course, "--fix") == 0
     assert command(*course) == 0
-    mended = runner.read_notebook(course[1])
+    mended = read_notebook(course[1])
     for before, after in zip(good["cells"], mended["cells"], strict=True):
         if name in ("no id", "no links"):
             before["id"] = after["id"]
@@ -257,7 +259,7 @@ def test_what_fix_mends(course, name, capsys):
 
 
 def test_twice_the_same_id_is_mended_and_stays(course):
-    notebook = runner.read_notebook(course[1])
+    notebook = read_notebook(course[1])
     cell(notebook, "recap")["id"] = "title"
     save(course[1], notebook)
     assert command(course[1], "--fix") == 0
@@ -269,7 +271,7 @@ def test_twice_the_same_id_is_mended_and_stays(course):
 
 def test_links_follow_the_files(course):
     def links():
-        return [runner.read_notebook(path)["cells"][-1]["source"] for path in course]
+        return [read_notebook(path)["cells"][-1]["source"] for path in course]
 
     assert links() == [
         "Next: [2. Lesson 2](02_second.ipynb)",
@@ -289,17 +291,17 @@ def test_links_follow_the_files(course):
 
 
 def test_a_number_may_come_from_another_notebook(course):
-    notebook = runner.read_notebook(course[1])
+    notebook = read_notebook(course[1])
     edit("recap", "- One", "- <!--=01_first.mean_patch_score:.1%-->?<!--/-->")(notebook)
     save(course[1], notebook)
     assert command(*course) == 1 and command(*course, "--fix") == 0
-    mended = cell(runner.read_notebook(course[1]), "recap")["source"]
+    mended = cell(read_notebook(course[1]), "recap")["source"]
     assert "- <!--=01_first.mean_patch_score:.1%-->3.7%<!--/-->" in mended
 
 
 def test_nothing_but_a_run_at_the_default_profile_is_committed(tmp_path):
     runs, output = tmp_path / "runs", tmp_path / "output"
-    good = dict.fromkeys(verify.COMMITTED) | {"made_by": runner.MADE_BY, "status": "passed"}
+    good = dict.fromkeys(verify.COMMITTED) | {"made_by": MADE_BY, "status": "passed"}
     for name, change in {
         "01_good": {"profile": "default"},
         "02_fast": {"profile": "fast"},
