@@ -1,28 +1,46 @@
-"""Tasks on several processes: of this machine (joblib), or of a Dask cluster.
+"""Many calls of one function in other processes: of this machine (joblib), or of a Dask cluster.
 
-The results are collected by one process, whoever computed them, so that one process writes files.
+One process collects the results, whoever computed them, so that only one process writes files.
+
+joblib can send calls to Dask, too (`parallel_config(backend="dask")`). The loop here is our own
+because joblib waits forever once the last worker or the scheduler is gone, where a course has to
+end with a line that says what to do.
 """
 
 import os
 import re
 import socket
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
-from patchcore_helpers.errors import InputError
+from patchcore_helpers.errors import InputError, error_line
 from patchcore_helpers.fingerprint import package_hash
 
-CONNECT = 5  # seconds that a scheduler, and its first worker, may take to answer
-AGAIN = "mend it and run it again: an experiment goes on from there"
-PATIENCE = 60  # seconds without a result after which there must be a worker left
-code_hash = lru_cache(maxsize=1)(package_hash)  # of the moment when this process began
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_TIMEOUT = 5  # seconds that a scheduler, and its first worker, may take to answer
+RESULT_TIMEOUT = 60  # seconds without a result after which the cluster must have a worker left
+RUN_AGAIN = "fix it and run it again: an experiment continues where it stopped"
+SCHEDULER_ADDRESS = re.compile(r"tcp://(?:([\w.-]+)|\[([\da-fA-F:.]+)\]):(\d{1,5})")
+
+Call = tuple[Any, ...]  # the arguments of one call
+Result = tuple[int, Any]  # the number of a call, and what it returned
 
 
-def connect(scheduler):
-    """A client of a Dask cluster; close it, or use it in a `with` statement.
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """`package_hash` at the moment when this process first asked for it."""
+    return package_hash()
+
+
+def connect(scheduler: str) -> "Client":
+    """Connect to a Dask cluster; close the client, or use it in a `with` statement.
 
     Parameters
     ----------
@@ -36,39 +54,52 @@ def connect(scheduler):
     Raises
     ------
     InputError
-        If Dask is not installed, if the address is none, or if nobody answers within 5 s.
+        If Dask is not installed, if the address is invalid, or if the scheduler does not respond
+        within 5 s.
     """
-    address = re.fullmatch(r"tcp://(?:([\w.-]+)|\[([\da-fA-F:.]+)\]):(\d{1,5})", str(scheduler))
+    address = SCHEDULER_ADDRESS.fullmatch(str(scheduler))
     if not address:
         raise InputError(f"scheduler={scheduler!r}: give an address like tcp://127.0.0.1:8786")
     try:
         from distributed import Client
     except ImportError:
-        mend = "pip install 'patchcore-helpers[scale]'"
-        raise InputError(f"scheduler={scheduler!r}: Dask is not installed; {mend}") from None
+        fix = "pip install 'patchcore-helpers[scale]'"
+        raise InputError(f"scheduler={scheduler!r}: Dask is not installed; {fix}") from None
     host, ipv6, port = address.groups()
-    try:  # Dask would wait for ever for a greeting, which begins with a number of eight bytes
-        with socket.create_connection((host or ipv6, int(port)), CONNECT) as probe:
-            if not 0 < int.from_bytes(probe.recv(8), "little") < 2**20:
-                raise ValueError
-        return Client(scheduler, timeout=CONNECT, set_as_default=False)
+    try:
+        _expect_greeting(host or ipv6, int(port))
+        return Client(scheduler, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, ValueError, OverflowError) as error:
-        why = f"no answer ({type(error).__name__})"
-        raise InputError(f"scheduler={scheduler!r}: {why}; start it with: dask scheduler") from None
+        reason = f"no answer ({type(error).__name__})"
+        fix = "start it with: dask scheduler"
+        raise InputError(f"scheduler={scheduler!r}: {reason}; {fix}") from None
 
 
-def in_parallel(function, calls, n_jobs=1, scheduler=""):
-    """Make many calls of one function; no call is lost with the worker process that makes it.
+def _expect_greeting(host: str, port: int) -> None:
+    """Check that a scheduler greets, for which Dask's client itself would wait forever.
+
+    A greeting begins with its length, a number of eight bytes.
+    """
+    with socket.create_connection((host, port), CONNECT_TIMEOUT) as probe:
+        length = int.from_bytes(probe.recv(8), "little")
+    if not 0 < length < 2**20:
+        raise ValueError("not a Dask scheduler")
+
+
+def in_parallel(
+    function: Callable[..., Any], calls: Sequence[Call], n_jobs: int = 1, scheduler: str = ""
+) -> Iterator[Result]:
+    """Make many calls of one function; a call is repeated if its worker process is killed.
 
     Parameters
     ----------
     function : callable
         At module level, so that other processes can import it.
-    calls : list of tuple
+    calls : sequence of tuple
         The arguments of each call; plain values, paths or small arrays.
     n_jobs : int
         Worker processes of this machine (joblib); 1 makes the calls in this process. If one is
-        killed, what was under way is done once more by new ones. joblib shares the processor's
+        killed, unfinished calls are made once more by new ones. joblib shares the processor's
         cores out among the workers' libraries.
     scheduler : str
         Address of a Dask cluster that makes the calls instead. Its workers need the same code and
@@ -79,8 +110,8 @@ def in_parallel(function, calls, n_jobs=1, scheduler=""):
     Yields
     ------
     number : int
-        Which of the calls.
-    result
+        Which of the calls, in the order in which they finish.
+    result : object
         What the function returned.
 
     Raises
@@ -97,63 +128,87 @@ def in_parallel(function, calls, n_jobs=1, scheduler=""):
     if scheduler:
         yield from _on_cluster(function, calls, scheduler)
     elif n_jobs == 1:
-        yield from ((number, function(*call)) for number, call in enumerate(calls))
+        for number, arguments in enumerate(calls):
+            yield number, function(*arguments)
     else:
         yield from _on_this_machine(function, calls, n_jobs)
 
 
-def _on_this_machine(function, calls, n_jobs):
-    left = dict(enumerate(calls))
+def _on_this_machine(
+    function: Callable[..., Any], calls: Sequence[Call], n_jobs: int
+) -> Iterator[Result]:
+    unfinished = dict(enumerate(calls))
     for _ in range(2):
-        tasks = [joblib.delayed(_numbered)(n, function, call) for n, call in left.items()]
+        tasks = [
+            joblib.delayed(_numbered)(number, function, arguments)
+            for number, arguments in unfinished.items()
+        ]
         try:
             for number, result in joblib.Parallel(n_jobs, return_as="generator_unordered")(tasks):
-                del left[number]
+                del unfinished[number]
                 yield number, result
             return
         except TerminatedWorkerError:
             continue
-    raise InputError(f"n_jobs={n_jobs}: processes were killed twice (out of memory?); {AGAIN}")
+    raise InputError(f"n_jobs={n_jobs}: processes were killed twice (out of memory?); {RUN_AGAIN}")
 
 
-def _numbered(number, function, call):
-    return number, function(*call)
+def _numbered(number: int, function: Callable[..., Any], arguments: Call) -> Result:
+    return number, function(*arguments)
 
 
-def _on_cluster(function, calls, scheduler):
+def _on_cluster(
+    function: Callable[..., Any], calls: Sequence[Call], scheduler: str
+) -> Iterator[Result]:
     with connect(scheduler) as client:
-        from distributed import wait
-
-        order = function, code_hash(), os.getcwd()
         try:
-            client.wait_for_workers(1, CONNECT)
-            futures = [client.submit(_on_worker, call, *order, pure=False) for call in calls]
-            pending = {future: number for number, future in enumerate(futures)}
-            del futures  # so that the cluster forgets what was collected
-            while pending:
-                try:
-                    with client.as_current():
-                        done = wait(list(pending), PATIENCE, "FIRST_COMPLETED").done
-                except TimeoutError:
-                    client.wait_for_workers(1, CONNECT)
-                    continue
-                yield from ((pending.pop(future), future.result()) for future in done)
+            yield from _collect(client, function, calls)
         except InputError:
             raise
+        except TimeoutError:
+            fix = f"start some with: dask worker {scheduler}"
+            raise InputError(
+                f"scheduler={scheduler!r}: has no workers; {fix}; {RUN_AGAIN}"
+            ) from None
         except Exception as error:
-            why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            if isinstance(error, TimeoutError):
-                why = f"has no workers; start some with: dask worker {scheduler}"
-            raise InputError(f"scheduler={scheduler!r}: {why}; {AGAIN}") from None
+            reason = f"{type(error).__name__}: {error_line(error)}"[:200]
+            raise InputError(f"scheduler={scheduler!r}: {reason}; {RUN_AGAIN}") from None
 
 
-def _on_worker(call, function, code, folder):
-    here = f"worker {socket.gethostname()}, process {os.getpid()}"
+def _collect(
+    client: "Client", function: Callable[..., Any], calls: Sequence[Call]
+) -> Iterator[Result]:
+    """Submit all calls and yield their results; a `TimeoutError` if there are no workers."""
+    from distributed import wait
+
+    client.wait_for_workers(1, CONNECT_TIMEOUT)
+    code = code_hash()
+    folder = os.getcwd()
+    # The cluster keeps a result for as long as its future exists: nothing else may hold one.
+    pending = {
+        client.submit(_on_worker, function, arguments, code, folder, pure=False): number
+        for number, arguments in enumerate(calls)
+    }
+    while pending:
+        try:
+            with client.as_current():
+                done = wait(list(pending), RESULT_TIMEOUT, "FIRST_COMPLETED").done
+        except TimeoutError:
+            client.wait_for_workers(1, CONNECT_TIMEOUT)
+            continue
+        for future in done:
+            yield pending.pop(future), future.result()
+
+
+def _on_worker(function: Callable[..., Any], arguments: Call, code: str, folder: str) -> Any:
+    """Make a call in a worker of a cluster."""
+    worker = f"worker {socket.gethostname()}, process {os.getpid()}"
     if code_hash() != code:
-        raise InputError(f"{here}: has other code; install the same patchcore_helpers, restart it")
+        fix = "install the same patchcore_helpers, restart it"
+        raise InputError(f"{worker}: has other code; {fix}")
     try:
         os.chdir(folder)
     except OSError:
-        raise InputError(f"{here}: no folder {folder}; share this machine's disk") from None
+        raise InputError(f"{worker}: no folder {folder}; share this machine's disk") from None
     with threadpool_limits(int(os.environ.get("OMP_NUM_THREADS") or 1)):
-        return function(*call)
+        return function(*arguments)

@@ -14,7 +14,8 @@ import nbformat
 import papermill
 import pytest
 from bs4 import BeautifulSoup
-from helpers.notebooks import ENDLESS, PARAMETERS, Lifeline, parse, run, write_notebook
+from helpers.lifeline import Lifeline
+from helpers.notebooks import ENDLESS, PARAMETERS, parse, run, write_notebook
 from jupyter_client.kernelspec import KernelSpecManager
 
 from patchcore_helpers.course import batch as batch_module

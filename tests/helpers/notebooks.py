@@ -1,8 +1,6 @@
-"""Small notebooks for tests: writing them, running them, and knowing when their processes end."""
+"""Small notebooks for tests: writing them and running them."""
 
 import argparse
-import os
-import select
 
 import nbformat
 
@@ -38,30 +36,6 @@ def parse(*words):
 def run(*words):
     """Run notebooks as `patchcore-course run` does; returns the exit status."""
     return runner.command(parse(*words))
-
-
-class Lifeline:
-    """A named pipe that processes hold open: tells when the first has it, and when all have ended.
-
-    Nothing is timed: the operating system says when the last process that holds the pipe is gone.
-    The limit only ends a test that would otherwise wait forever.
-    """
-
-    LIMIT = 120
-
-    def __init__(self, path):
-        os.mkfifo(path)
-        self._pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-
-    def wait_for_start(self):
-        assert self._read() == b"started"
-
-    def wait_for_end(self):
-        assert self._read() == b""
-
-    def _read(self):
-        assert select.select([self._pipe], [], [], self.LIMIT)[0], "waited in vain"
-        return os.read(self._pipe, 100)
 
 
 # A cell that does not end, and a process of it that has left the kernel's session and parent.
