@@ -1,24 +1,40 @@
-"""Interactive figures: move a slider, see the picture change."""
+"""Interactive figures: move a slider, see the picture change.
+
+`ipywidgets.interact` is not used: it hides errors of the drawing function from a batch run, shows
+readers without a kernel no picture, and gives pictures no alternative text.
+"""
 
 import gc
 import io
 from base64 import b64encode
-from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from html import escape
 from time import perf_counter as clock
+from typing import Any, NamedTuple
 
 import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from patchcore_helpers.errors import InputError
 
-# In the colors of the page, so that a dark theme can be read as well.
+# In the colors of the page, so that it can be read in a dark theme as well.
 _MESSAGE = '<p role="alert" style="border-left: 6px solid #c00; padding: 6px"><b>{}</b></p>'
-# HTML, not an Image widget: that one has no alternative text, and is stretched to the page's width.
+# HTML, not an Image widget, which has no alternative text and is stretched to the page's width.
 _PICTURE = '<img alt="{}" src="data:image/png;base64,{}" decoding="sync" style="max-width: 100%">'
-Timings = namedtuple("Timings", ["compute", "render"])  # seconds in `draw`, and figure to PNG
+
+# The kind of a figure, its size and number of axes, and where the axes of such a figure are.
+Layouts = dict[tuple, list]
+
+
+class Timings(NamedTuple):
+    """Seconds that a picture took: in the drawing function, and from the figure to PNG."""
+
+    compute: float
+    render: float
 
 
 class Explorer:
@@ -27,58 +43,71 @@ class Explorer:
     Attributes
     ----------
     controls : dict of str to ipywidgets.Widget
-        One per argument of the drawing function; setting its `.value` draws at once.
-    picture, timings : bytes, Timings
-        The PNG on show, and how long it took.
+        One for each argument of the drawing function; setting its `.value` draws at once.
+    picture : bytes
+        The PNG on show.
+    timings : Timings
+        How long it took.
     """
 
-    def __init__(self, draw, controls, alt):
-        self.controls, self._draw, self._alt = controls, draw, alt
-        self._places = {}  # where the axes of a figure with so many axes stand
+    def __init__(self, draw: Callable[..., Figure], controls: Mapping[str, Any], alt: str):
+        self.controls = dict(controls)
+        self._draw = draw
+        self._alt = alt
+        self._layouts: Layouts = {}
         self._shown = ipywidgets.HTML()  # the picture, or what went wrong
-        self._box = ipywidgets.VBox([*controls.values(), self._shown])
+        self._box = ipywidgets.VBox([*self.controls.values(), self._shown])
         self._update()
-        for control in controls.values():
+        for control in self.controls.values():
             control.observe(self._update, names="value")
 
-    def _update(self, _change=None):
-        gc.disable()  # a full collection, beside torch, takes longer than several pictures
+    def _update(self, _change: object = None) -> None:
         try:
-            values = {name: control.value for name, control in self.controls.items()}
-            self.picture, self.timings = _picture(self._draw, values, self._places)
+            with _no_full_collection():
+                values = {name: control.value for name, control in self.controls.items()}
+                self.picture, self.timings = _picture(self._draw, values, self._layouts)
         except Exception as error:
             # Raised as well as shown: a page can only show it, a batch run must stop on it.
             self._shown.value = _MESSAGE.format(escape(f"{type(error).__name__}: {error}"))
             raise
-        finally:
-            gc.collect(0)  # the closed figure, while it is young
-            gc.enable()
-        self._encoded = b64encode(self.picture).decode()
-        self._shown.value = _PICTURE.format(escape(self._alt), self._encoded)
+        self._shown.value = self._image_tag()
 
-    def _repr_mimebundle_(self, **_):
+    def _image_tag(self) -> str:
+        return _PICTURE.format(escape(self._alt), b64encode(self.picture).decode())
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
         """Widget for a page with a kernel, picture for every other reader."""
-        image = _PICTURE.format(escape(self._alt), self._encoded)
-        static = {"text/html": image, "image/png": self._encoded, "text/plain": self._alt}
+        static = {
+            "text/html": self._image_tag(),
+            "image/png": b64encode(self.picture).decode(),
+            "text/plain": self._alt,
+        }
         return self._box._repr_mimebundle_() | static, {"image/png": {"alt": self._alt}}
 
 
-def explore(draw, *, alt, start=None, labels=None, **controls):
+def explore(
+    draw: Callable[..., Figure],
+    *,
+    alt: str,
+    start: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
+    **controls: Any,
+) -> Explorer:
     """Make a figure with sliders and drop-downs that redraw it.
 
-    It is drawn once straight away, so that the executed notebook holds a real picture. A page
-    sends a slider's next value only when the last one has been drawn.
+    It is drawn once immediately, so that the executed notebook holds a real picture. A page sends a
+    slider's next value only when the last one has been drawn.
 
     Parameters
     ----------
     draw : callable
-        Takes one keyword argument per control and returns a matplotlib `Figure`.
+        Takes one keyword argument for each control and returns a matplotlib `Figure`.
     alt : str
         What the picture shows, for readers who do not see it.
     start : dict, optional
-        First value of some controls; else the middle of a slider, the first of the options.
+        First values of controls; by default the middle of a slider, the first of the options.
     labels : dict, optional
-        Text beside some controls; else their names.
+        Texts beside controls; by default their names.
     **controls : tuple, list or ipywidgets.Widget
         ``(low, high, step)`` or ``(low, high)`` makes a slider, of integers if all are integers;
         a list of options, or of (label, value) pairs, a drop-down.
@@ -90,7 +119,7 @@ def explore(draw, *, alt, start=None, labels=None, **controls):
     Raises
     ------
     InputError
-        On a control that cannot be made, or if `draw` returns no figure. Its errors pass through.
+        If a control cannot be made, or if `draw` returns no figure. Its errors pass through.
 
     Examples
     --------
@@ -101,67 +130,101 @@ def explore(draw, *, alt, start=None, labels=None, **controls):
     >>> demo = explore(draw, alt="A curve, x to the power.", power=(1, 3))
     >>> demo.controls["power"].value = 3
     """
-    start, labels = start or {}, labels or {}
+    start = start or {}
+    labels = labels or {}
     for name in {*start, *labels} - {*controls}:
         raise InputError(f"explore: no control {name!r}; there are {', '.join(controls)}")
-    return Explorer(draw, {k: _control(k, v, start, labels) for k, v in controls.items()}, alt)
+    widgets = {}
+    for name, spec in controls.items():
+        widget = _control(name, spec, labels.get(name, name.replace("_", " ")))
+        value = start.get(name, widget.value)
+        widget.value = value
+        if widget.value != value:
+            raise InputError(f"explore: start of {name!r}, {value}, is outside {spec}")
+        widgets[name] = widget
+    return Explorer(draw, widgets, alt)
 
 
-def _control(name, spec, start, labels):
-    look = dict.fromkeys(("description", "tooltip"), labels.get(name, name.replace("_", " ")))
-    look |= {"layout": {"width": "36em"}, "style": {"description_width": "initial"}}
+def _control(name: str, spec: Any, label: str) -> Any:
+    """The widget for one argument of the drawing function."""
+    if isinstance(spec, ipywidgets.Widget):
+        return spec
+    appearance = {
+        "description": label,
+        "tooltip": label,
+        "layout": {"width": "36em"},
+        "style": {"description_width": "initial"},
+    }
     match spec:
-        case ipywidgets.Widget():
-            control = spec
         case [_, *_] if isinstance(spec, list):
-            control = ipywidgets.Dropdown(options=spec, **look)
+            return ipywidgets.Dropdown(options=spec, **appearance)
         case (low, high, *step) if len(step) < 2 and low < high:
-            control = _slider(look, low, high, *step)
-        case _:
-            raise InputError(f"explore: {name}={spec!r}: give (low, high, step) or a list")
-    control.value = value = start.get(name, control.value)
-    if control.value != value:
-        raise InputError(f"explore: start of {name!r}, {value}, is outside {spec}")
-    return control
+            return _slider(appearance, low, high, *step)
+    raise InputError(f"explore: {name}={spec!r}: give (low, high, step) or a list")
 
 
-def _slider(look, low, high, step=None):
-    whole = all(isinstance(number, int) for number in (low, high, step or 1))
-    step = step or (1 if whole else (high - low) / 100)
-    look |= {"value": low + step * round((high - low) / step / 2), "min": low, "max": high}
-    if whole:
-        return ipywidgets.IntSlider(step=step, **look)
-    decimals = max(0, -Decimal(f"{step:.3g}").normalize().as_tuple().exponent)
-    return ipywidgets.FloatSlider(step=step, readout_format=f".{decimals}f", **look)
+def _slider(appearance: dict, low: float, high: float, step: float | None = None) -> Any:
+    """A slider of integers, or of decimals with as many places as the step has."""
+    are_integers = all(isinstance(number, int) for number in (low, high, step or 1))
+    if not step:
+        step = 1 if are_integers else (high - low) / 100
+    middle = low + step * round((high - low) / step / 2)
+    limits = {"value": middle, "min": low, "max": high, "step": step}
+    if are_integers:
+        return ipywidgets.IntSlider(**limits, **appearance)
+    exponent = int(Decimal(f"{step:.3g}").normalize().as_tuple().exponent)
+    decimals = max(0, -exponent)
+    return ipywidgets.FloatSlider(readout_format=f".{decimals}f", **limits, **appearance)
 
 
-def _keep_layout(figure, places):
-    """Lay out the first figure of its kind; later ones take its places, at half the time.
+@contextmanager
+def _no_full_collection() -> Iterator[None]:
+    """Keep the garbage collector from a full collection while a slider moves.
 
-    The axes then stand still while a slider moves.
+    Beside torch, a full collection takes 0.3 s, several times as long as a picture, and figures
+    would cause one for every 25 pictures. The closed figure is collected at once, while it is
+    young.
     """
-    kind = tuple(figure.get_size_inches()), len(figure.axes)
-    if kind in places:
-        figure.set_layout_engine("none")
-        for axes, place in zip(figure.axes, places[kind], strict=True):
-            axes.set_position(place, which="original")
-        return
-    figure.draw_without_rendering()
-    places[kind] = [axes.get_position(original=True) for axes in figure.axes]
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(0)
+        gc.enable()
 
 
-def _picture(draw, values, places):
-    begin, open_before = clock(), set(plt.get_fignums())
+def _picture(
+    draw: Callable[..., Figure], values: Mapping[str, Any], layouts: Layouts
+) -> tuple[bytes, Timings]:
+    """Draw a figure as PNG, and close it with all others that the drawing function has opened."""
+    begin = clock()
+    open_before = set(plt.get_fignums())
     try:
         figure = draw(**values)
-        drawn, buffer = clock(), io.BytesIO()
-        if not isinstance(figure, plt.Figure):
+        drawn = clock()
+        if not isinstance(figure, Figure):
             raise InputError("explore: the drawing function must end with `return figure`")
         canvas = FigureCanvasAgg(figure)
         if figure.get_layout_engine() is not None:
-            _keep_layout(figure, places)
+            _keep_layout(figure, layouts)
+        buffer = io.BytesIO()
         canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
     finally:
         for number in set(plt.get_fignums()) - open_before:
             plt.close(number)
     return buffer.getvalue(), Timings(drawn - begin, clock() - drawn)
+
+
+def _keep_layout(figure: Figure, layouts: Layouts) -> None:
+    """Lay out the first figure of its kind; later ones take over its layout, at half the time.
+
+    The axes then do not move while a slider moves.
+    """
+    kind = (*figure.get_size_inches(), len(figure.axes))
+    if kind not in layouts:
+        figure.draw_without_rendering()
+        layouts[kind] = [axes.get_position(original=True) for axes in figure.axes]
+        return
+    figure.set_layout_engine("none")
+    for axes, position in zip(figure.axes, layouts[kind], strict=True):
+        axes.set_position(position, which="original")

@@ -8,12 +8,17 @@ import math
 import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
 from patchcore_helpers.errors import InputError, translate_os_errors
 from patchcore_helpers.files import atomic_write
 from patchcore_helpers.process import peak_rss_mb
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 class Lesson:
@@ -23,9 +28,14 @@ class Lesson:
     ----------
     name : str
         The notebook's file name without `.ipynb`.
-    output_dir : str
+    output_dir : str or Path
         Folder for `figures/*.png`, `*.csv`, `*.txt` and `results.json`; made if missing.
         The empty string shows everything and writes nothing.
+
+    Attributes
+    ----------
+    results : dict
+        What was recorded, by name.
 
     Examples
     --------
@@ -39,13 +49,13 @@ class Lesson:
 record None where there is no value
     """
 
-    def __init__(self, name, output_dir=""):
+    def __init__(self, name: str, output_dir: str | Path = ""):
         self.name = name
         self.folder = Path(output_dir) if output_dir else None
-        self.results = {}
+        self.results: dict[str, bool | int | float | str | None] = {}
         self._start = time.monotonic()
 
-    def figure(self, figure, name, alt):
+    def figure(self, figure: "Figure", name: str, alt: str) -> None:
         """Show a figure as a picture with alternative text, save it, and close it.
 
         Parameters
@@ -55,6 +65,11 @@ record None where there is no value
             Lower-case letters, digits and `_`; the file is `figures/<name>.png`.
         alt : str
             What a reader who cannot see the figure should know.
+
+        Raises
+        ------
+        InputError
+            If the alternative text is missing, or if the file cannot be written.
         """
         import matplotlib.pyplot as plt
 
@@ -63,25 +78,26 @@ record None where there is no value
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", bbox_inches="tight")
         plt.close(figure)
-        self._write("figures", name, ".png", buffer.getvalue())
-        encoded = base64.b64encode(buffer.getvalue()).decode()
+        png = buffer.getvalue()
+        self._write("figures", name, ".png", png)
+        encoded = base64.b64encode(png).decode()
         # JupyterLab and nbconvert drop the alternative text of image/png, but keep it in HTML.
         image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{encoded}">'
         bundle = {"image/png": encoded, "text/html": image, "text/plain": alt}
         display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
 
-    def table(self, table, name):
-        """Show a `pandas.DataFrame` and save it as `<name>.csv`, with its index if named."""
-        named = any(level is not None for level in table.index.names)
-        self._write("", name, ".csv", table.to_csv(index=named))
+    def table(self, table: "pd.DataFrame", name: str) -> None:
+        """Show a table and save it as `<name>.csv`, with its index if the index has a name."""
+        has_named_index = any(level is not None for level in table.index.names)
+        self._write("", name, ".csv", table.to_csv(index=has_named_index))
         display(table)
 
-    def text(self, text, name):
+    def text(self, text: str, name: str) -> None:
         """Show a text and save it as `<name>.txt`."""
         self._write("", name, ".txt", text)
         print(text)
 
-    def record(self, **results):
+    def record(self, **results: Any) -> None:
         """Keep numbers, texts, booleans or None under their names, for `results.json`.
 
         Raises
@@ -90,7 +106,8 @@ record None where there is no value
             For NaN, an infinity, or anything that is not a single value.
         """
         for name, value in results.items():
-            if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+            is_numpy_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0
+            if is_numpy_scalar:
                 value = value.item()
             if not isinstance(value, bool | int | float | str | None):
                 kind = type(value).__name__
@@ -102,8 +119,8 @@ record None where there is no value
                 )
             self.results[name] = value
 
-    def finish(self):
-        """Write `results.json` with all that was recorded, and the kernel's time and memory."""
+    def finish(self) -> None:
+        """Write `results.json`: what was recorded, and the kernel's time and peak memory."""
         summary = {
             "notebook": self.name,
             "seconds": round(time.monotonic() - self._start, 2),
@@ -112,14 +129,13 @@ record None where there is no value
         }
         self._write("", "results", ".json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
-    def _write(self, below, name, suffix, content):
+    def _write(self, subfolder: str, name: str, suffix: str, content: str | bytes) -> None:
         if not re.fullmatch(r"[a-z0-9_]+", name):
             raise InputError(f"{name!r}: use lower-case letters, digits and _ as a name")
         if self.folder is None:
             return
-        path = self.folder / below / (name + suffix)
-        with translate_os_errors(
-            f"output_dir: {path}", "give a folder of your own, or '' to write nothing"
-        ):
+        path = self.folder / subfolder / (name + suffix)
+        fix = "give a folder that you can write to, or '' to write nothing"
+        with translate_os_errors(f"output_dir: {path}", fix):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, content)

@@ -1,4 +1,5 @@
-import argparse
+"""Solutions are right, wrong answers get the hint, and notebooks hold what the file says."""
+
 import ast
 import copy
 import math
@@ -7,9 +8,12 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from helpers.notebooks import make_notebook
+from helpers.notebooks import run as run_notebooks
 
-from patchcore_helpers.course import exercises, runner
+from patchcore_helpers.course import exercises
 from patchcore_helpers.course.exercises import EXERCISES
+from patchcore_helpers.course.parameters import profile_file
 from patchcore_helpers.errors import InputError
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -28,13 +32,13 @@ def exercises_of(notebook):
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_solution_is_right_and_stub_is_blank(name):
+def test_the_solution_is_right_and_the_stub_is_blank(name):
     assert exercises.judge(name, answer(name, EXERCISES[name].solution)) == ("right", "well done")
     assert exercises.judge(name, answer(name))[0] == "blank"
 
 
 @pytest.mark.parametrize("name, body", WRONG)
-def test_wrong_answer_is_wrong_and_gets_the_hint(name, body):
+def test_a_wrong_answer_is_wrong_and_gets_the_hint(name, body):
     status, message = exercises.judge(name, answer(name, body))
     assert status == "wrong"
     assert EXERCISES[name].hint in message
@@ -60,7 +64,7 @@ def test_an_answer_cannot_change_what_it_is_checked_against():
     assert exercises.judge("nearest-distance", spoil)[0] == "right"
 
 
-def test_exercise_that_is_unknown():
+def test_an_unknown_exercise():
     for function in (exercises.question, exercises.hint, exercises.solution):
         with pytest.raises(InputError, match="nearest-distence"):
             function("nearest-distence")
@@ -69,7 +73,7 @@ def test_exercise_that_is_unknown():
 
 
 @pytest.mark.parametrize("status, body", [("blank", "return ..."), ("wrong", "return 0")])
-def test_check_raises_when_strict_only(status, body, monkeypatch, capsys):
+def test_check_raises_only_when_strict(status, body, monkeypatch, capsys):
     monkeypatch.setattr(exercises, "strict", False)
     exercises.check("nearest-distance", answer("nearest-distance", body))
     assert status in capsys.readouterr().out
@@ -115,11 +119,10 @@ def cell(name, body="return ..."):
 
 @pytest.fixture
 def notebook():
-    parameters = nbformat.v4.new_code_cell("seed: int = 0  # nothing depends on it")
-    parameters.metadata["tags"] = ["parameters"]
-    setup = "import numpy as np\nfrom patchcore_helpers import exercises"
-    cells = [parameters, nbformat.v4.new_code_cell(setup), *map(cell, EXERCISES)]
-    return nbformat.v4.new_notebook(cells=cells)
+    setup = "import numpy as np\nfrom patchcore_helpers.course import exercises"
+    notebook = make_notebook([("parameters", "seed: int = 0  # nothing depends on it"), setup])
+    notebook.cells += [cell(name) for name in EXERCISES]
+    return notebook
 
 
 def solutions(names):
@@ -127,7 +130,7 @@ def solutions(names):
 
 
 def inject(notebook, answers):
-    """Copy a notebook and write answers, sources by exercise, above their cells' line of check."""
+    """Copy a notebook with answers, sources by exercise, in place of its stubs."""
     notebook = copy.deepcopy(notebook)
     for name, source in answers.items():
         tag, call = f"exercise-{name}", f'exercises.check("{name}"'
@@ -139,13 +142,10 @@ def inject(notebook, answers):
 
 
 def precede_by_wrong_answers(notebook, names):
-    """Put a cell for each wrong answer before the exercise's own, where checks only show red."""
+    """Put a cell for each wrong answer before that of the exercise, where checks only show red."""
     for name in names:
-        index = next(
-            i
-            for i, c in enumerate(notebook.cells)
-            if f"exercise-{name}" in c.metadata.get("tags", ())
-        )
+        tagged = [f"exercise-{name}" in cell.metadata.get("tags", ()) for cell in notebook.cells]
+        index = tagged.index(True)
         for body in reversed(EXERCISES[name].wrong):
             wrong = inject(notebook, {name: EXERCISES[name].source(body)}).cells[index]
             source = f"exercises.strict = False\n{wrong.source}\nexercises.strict = True"
@@ -155,10 +155,7 @@ def precede_by_wrong_answers(notebook, names):
 def run(path, output, monkeypatch, strict, *arguments):
     """Run a notebook; returns the exit status and the exercises' statuses in order."""
     monkeypatch.setenv("PATCHCORE_STRICT_EXERCISES", "1" if strict else "0")
-    parser = argparse.ArgumentParser()
-    runner.add_arguments(parser)
-    args = parser.parse_args([str(path), "--output", str(output), "--timeout", "600", *arguments])
-    status = runner.command(args)
+    status = run_notebooks(path, "--output", output, "--timeout", 600, *arguments)
     folder = path.stem + (".failed" if status else "")
     executed = nbformat.read(output / folder / path.name, as_version=4)
     outputs = [out for node in executed.cells for out in node.get("outputs", ())]
@@ -233,7 +230,7 @@ def test_notebook_refuses_wrong_answers_and_runs_with_the_solutions(path, tmp_pa
     precede_by_wrong_answers(notebook, names)
     changed = tmp_path / path.name
     nbformat.write(notebook, changed)
-    profile = runner.profile_file(path, "fast")
+    profile = profile_file(path, "fast")
     arguments = ["-f", str(profile)] if profile else []
     status, shown = run(changed, tmp_path / "output", monkeypatch, True, *arguments)
     assert status == 0

@@ -106,13 +106,13 @@ def test_peak_memory():
     """A peak is remembered, and not inherited from the larger program that started this one."""
     code = """
 import psutil
-from patchcore_helpers.lesson import peak_rss_mb
+from patchcore_helpers.process import peak_rss_mb
 before = psutil.Process().memory_info().rss / 1e6, peak_rss_mb()
 x = b"x" * 200_000_000
 del x
 print(*before, peak_rss_mb())
 """
-    block = np.ones(150_000_000)  # 1.2 GB
+    block = np.ones(50_000_000)  # 400 MB
     words = [sys.executable, "-c", code]
     out = subprocess.run(words, capture_output=True, check=True, text=True).stdout
     now, peak, later = map(float, out.split())
