@@ -48,6 +48,8 @@ class Explorer:
         The PNG on show.
     timings : Timings
         How long it took.
+    box : ipywidgets.VBox
+        The widget that holds the controls and the picture.
     """
 
     def __init__(self, draw: Callable[..., Figure], controls: Mapping[str, Any], alt: str):
@@ -56,7 +58,7 @@ class Explorer:
         self._alt = alt
         self._layouts: Layouts = {}
         self._shown = ipywidgets.HTML()  # the picture, or what went wrong
-        self._box = ipywidgets.VBox([*self.controls.values(), self._shown])
+        self.box = ipywidgets.VBox([*self.controls.values(), self._shown])
         self._update()
         for control in self.controls.values():
             control.observe(self._update, names="value")
@@ -82,7 +84,7 @@ class Explorer:
             "image/png": b64encode(self.picture).decode(),
             "text/plain": self._alt,
         }
-        return self._box._repr_mimebundle_() | static, {"image/png": {"alt": self._alt}}
+        return self.box._repr_mimebundle_() | static, {"image/png": {"alt": self._alt}}
 
 
 def explore(

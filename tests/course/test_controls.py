@@ -111,7 +111,7 @@ def test_a_failing_draw_is_raised_and_shown_until_it_draws_again():
         return draw_line(level)
 
     demo = explore(draw, alt="A <line>.", level=(0.0, 1.0, 0.1))
-    shown = demo._box.children[-1]
+    shown = demo.box.children[-1]
     with pytest.raises(ValueError, match="too high"):
         demo.controls["level"].value = 1.0
     assert "ValueError: &lt;b&gt;too high" in shown.value and "<img" not in shown.value
@@ -125,14 +125,14 @@ def test_readers_without_a_kernel_get_the_picture_and_its_description():
     demo = explore_line()
     data, metadata = demo._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]) == demo.picture
-    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == demo._box.model_id
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == demo.box.model_id
     assert data["text/plain"] == metadata["image/png"]["alt"] == "A line."
     assert '<img alt="A line."' in data["text/html"]
 
 
 def test_there_is_one_picture_and_no_output_widget():
     demo = explore_line(kind=["solid", "dashed"])
-    kinds = [type(child).__name__ for child in demo._box.children]
+    kinds = [type(child).__name__ for child in demo.box.children]
     assert kinds == ["FloatSlider", "Dropdown", "HTML"]
 
 
