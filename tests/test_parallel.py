@@ -15,9 +15,9 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from helpers.experiments import comparable
 from helpers.miniatures import make_mvtec
 from joblib.externals.loky import get_reusable_executor
-from test_exp1 import comparable
 
 from patchcore_helpers import InputError, parallel
 from patchcore_helpers.app.cli import main
@@ -142,9 +142,9 @@ def test_worker_killed_in_mid_run_gives_the_table_of_a_sequential_run(
     data, log, out = tmp_path / "data", tmp_path / "log", tmp_path / "parallel"
     make_mvtec(data / "mvtec_ad", ["bottle"])
     log.mkdir()
-    tasks = exp2.make_tasks(["mvtec_ad/bottle"], range(6), **TINY, data_dir=str(data))
-    exp2.load_patches.cache_clear()
-    Grid(exp2.run_task, exp2.BY_SEED, tmp_path / "sequential").run(tasks)
+    settings = exp2.Settings(**TINY, data_dir=str(data))
+    tasks = exp2.make_tasks(settings, ["mvtec_ad/bottle"], range(6))
+    Grid(exp2.run_task, exp2.COLUMNS_BY_SEED, tmp_path / "sequential").run(tasks)
     for task in tasks:
         task |= {"log": str(log), "stays": task["seed"] == 3}
     victims = []
@@ -156,7 +156,7 @@ def test_worker_killed_in_mid_run_gives_the_table_of_a_sequential_run(
     if where == "cluster":
         cluster.wait_for(3)
     options = {"scheduler": cluster.address} if where == "cluster" else {"n_jobs": 2}
-    outcomes = Grid(frail.run_task, exp2.BY_SEED, out).run(tasks, **options)
+    outcomes = Grid(frail.run_task, exp2.COLUMNS_BY_SEED, out).run(tasks, **options)
     killer.join()
     assert all(o.finished for o in outcomes)
     one, two = (

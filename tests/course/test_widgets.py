@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from patchcore_helpers.course import controls as widgets
-from patchcore_helpers.course import plots, runner
+from patchcore_helpers.course import figures, runner
 from patchcore_helpers.errors import InputError
 
 matplotlib.use("Agg")
@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 
 @pytest.fixture(autouse=True)
 def style():
-    with matplotlib.rc_context(plots.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         yield
     plt.close("all")
 
@@ -184,7 +184,7 @@ def draw_panels(threshold, labels, scores, images):
     """A figure such as lessons show: scores, a heat map over an image, its part above a level."""
     figure, (histogram, overlay, mask) = plt.subplots(1, 3)
     histogram.hist([scores[labels == 0], scores[labels == 1]], bins=40, histtype="stepfilled")
-    histogram.axvline(threshold, color=plots.THRESHOLD)
+    histogram.axvline(threshold, color=figures.THRESHOLD)
     overlay.imshow(images[0])
     overlay.imshow(images[1][..., 0], alpha=0.5)
     mask.imshow(images[0])
@@ -195,7 +195,7 @@ def draw_panels(threshold, labels, scores, images):
 
 
 def draw_lesson_1(threshold, labels, scores, images):
-    return plots.threshold_view(labels, scores, images, threshold)
+    return figures.threshold_view(labels, scores, images, threshold)
 
 
 @pytest.mark.parametrize(
