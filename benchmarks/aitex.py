@@ -17,7 +17,8 @@ from PIL import Image
 
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.core import strips
-from patchcore_helpers.core.metrics import auroc_interval, image_auroc
+from patchcore_helpers.core.intervals import auroc_interval
+from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore, score_tiles
 
 FABRICS = ("00", "01", "04")

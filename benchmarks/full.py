@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ import torch
 import yaml
 
 from patchcore_helpers import PatchCore, load_category
-from patchcore_helpers.experiments import exp1, exp2, exp3
+from patchcore_helpers.experiments import common, exp2, exp3
 from patchcore_helpers.experiments.grid import Skipped
 
 ROOT = report.HERE.parent
@@ -59,7 +60,7 @@ def measure_backbone(name, config, images):
     """Seconds of the network per image, of the rest in all, and bytes of patches per image."""
     weights = None
     try:
-        exp1.require_weights(name)
+        common.require_weights(name)
     except Skipped:
         weights = "random"
     with tempfile.TemporaryDirectory() as cache:
@@ -77,19 +78,19 @@ def measure_backbone(name, config, images):
 
         first, second = seconds_of(fit_and_score)[0], seconds_of(fit_and_score)[0]
     n = len(images.train) + len(images.test)
-    patches = model.n_patches_ / len(images.train) * model.memory_bank_.shape[1] * 4
+    patches = model.n_patches_ / len(images.train) * model.bank_.vectors_.shape[1] * 4
     return (first - second) / n, second, patches, weights or "its own"
 
 
 def measure_task(module, config, folder, images):
     """The same of one seed of experiment 2 or 3, which share the network's output."""
-    limits = {"max_train": 0, "max_test": 0, "use_cache": False}
-    names = {"methods", "ratios", "image_size", "bits", "nprobes", "n_clusters", "m", "bank_ratio"}
-    options = {k: v for k, v in config.items() if k in names} | limits
-    where = (str(folder), "data", "efficientnet_lite0", config["image_size"], *limits.values())
-    network, _ = seconds_of(exp2.load_patches, *where)
-    rest, _ = seconds_of(module.run_task, str(folder), 0, data_dir="data", **options)
-    return network / (len(images.train) + len(images.test)), rest
+    names = {field.name for field in fields(module.Settings)} - {"data_dir"}
+    options = {name: value for name, value in config.items() if name in names}
+    settings = module.Settings(**options, use_cache=False)
+    patches = (settings, settings.backbone, str(folder))
+    network, _ = seconds_of(common.load_patches, *patches)
+    everything, _ = seconds_of(module.run_task, settings, str(folder), seed=0)
+    return network / (len(images.train) + len(images.test)), everything - network
 
 
 def extrapolate(config, categories, network, rest, base):

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
+from patchcore_helpers.course.figures import heat_map
+
 LONGER_SIDE = 420  # pixels of an image in a picture
-STRONGEST = 190  # of 255: opacity of the heat map at the upper end of the color scale
 
 
 def heat_map_picture(
@@ -36,15 +36,9 @@ def heat_map_picture(
     """
     image = image.convert("RGB")
     image.thumbnail((LONGER_SIDE, LONGER_SIDE))
-    low, high = limits
-    strength = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    pixels = (colormaps["magma"](strength) * 255).astype(np.uint8)
-    pixels[..., 3] = STRONGEST * strength
-    colors = Image.fromarray(pixels).resize(image.size, Image.Resampling.BILINEAR)
-    gray = image.convert("L").convert("RGBA")
     picture = Image.new("RGB", (2 * image.width, image.height))
     picture.paste(image, (0, 0))
-    picture.paste(Image.alpha_composite(gray, colors).convert("RGB"), (image.width, 0))
+    picture.paste(heat_map(image, values, limits), (image.width, 0))
     return picture
 
 

@@ -14,7 +14,8 @@ import yaml
 from patchcore_helpers.app.pictures import heat_map_picture, picture_name
 from patchcore_helpers.app.verdicts import ALARM, verdict_word
 from patchcore_helpers.core.detector import AnomalyResult
-from patchcore_helpers.core.metrics import auroc_interval, image_auroc
+from patchcore_helpers.core.intervals import auroc_interval
+from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.core.threshold import conformal_threshold, false_alarm_interval
 from patchcore_helpers.data.category import Category

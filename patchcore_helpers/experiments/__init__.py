@@ -1,1 +1,1 @@
-"""The three experiments: parameters -> rows -> CSV -> figures."""
+"""The three experiments: settings -> tasks -> rows -> tables and verdicts. Figures: `course`."""

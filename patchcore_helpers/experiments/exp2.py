@@ -1,112 +1,191 @@
 """Experiment 2: does it help to prefer patches of high variance when the coreset is chosen?"""
 
 import time
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from patchcore_helpers.core.backbones import load_backbone
 from patchcore_helpers.core.coreset import (
+    Coreset,
     k_center_greedy,
-    nested_min_distances,
     random_coreset,
     variance_weighted_k_center,
-    variance_weights,
 )
-from patchcore_helpers.core.extractor import Extractor
-from patchcore_helpers.core.feature_cache import FeatureCache
+from patchcore_helpers.core.distances import nested_min_distances
 from patchcore_helpers.core.index import ExactIndex
-from patchcore_helpers.core.metrics import auroc_interval, image_auroc, mean_interval
-from patchcore_helpers.course import plots
-from patchcore_helpers.data.catalog import load_category
-from patchcore_helpers.experiments import verdict
-from patchcore_helpers.experiments.exp1 import require_weights
-from patchcore_helpers.experiments.verdict import gather, paired
+from patchcore_helpers.core.intervals import auroc_interval
+from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.core.variance_weights import variance_weights
+from patchcore_helpers.experiments import common, statistics
+from patchcore_helpers.experiments.common import ImageSettings, Patches, flatten, load_patches
+from patchcore_helpers.experiments.grid import Outcome, Row, Task
+from patchcore_helpers.experiments.statistics import collect_scores, paired_scores, summarize
 
-BY_SEED = [
-    *("category", "method", "compression_ratio", "auroc", "memory_reduction"),
-    *("seed", "n_train", "n_test", "n_patches", "bank_size", "radius", "seconds"),
-    *("rank_correlation", "status"),
+# fmt: off
+SOURCE_COLUMNS = ["category", "method", "compression_ratio", "auroc", "memory_reduction"]
+COLUMNS_BY_SEED = [
+    *SOURCE_COLUMNS, "seed", "n_train", "n_test", "n_patches", "bank_size", "radius", "seconds",
+    "rank_correlation", "status",
 ]
-COLUMNS = [*BY_SEED[:5], "low", "high", "n_seeds", "n_train", "n_test", "bank_size", "status"]
+COLUMNS = [*SOURCE_COLUMNS, "low", "high", "n_seeds", "n_train", "n_test", "bank_size", "status"]
+# fmt: on
 TIMINGS = ["seconds"]
+PROBE_PATCHES = 10_000  # the coverage radius is measured on about this many training patches
 
 
-def flat(patches):
-    """Patch vectors row by row: shape (n, c) from (..., c)."""
-    return patches.reshape(-1, patches.shape[-1])
+def v1_random(patches: np.ndarray, n_centers: int, seed: int) -> Coreset:
+    """The source's baseline: patches drawn at random."""
+    return random_coreset(flatten(patches), n_centers, random_state=seed)
 
 
-def _of_rows(choose):
-    return lambda patches, *given, **options: choose(flat(patches), *given, **options)
+def k_center(patches: np.ndarray, n_centers: int, seed: int) -> Coreset:
+    """Plain greedy k-center, the method that PatchCore uses."""
+    return k_center_greedy(flatten(patches), n_centers, random_state=seed)
 
 
-METHODS = {
-    "v1_random": _of_rows(random_coreset),
-    "k_center": _of_rows(k_center_greedy),
-    "v2_variance": variance_weighted_k_center,
-    "v2_neighborhood": partial(variance_weighted_k_center, variance="neighborhood"),
-    "v2_literal": partial(variance_weighted_k_center, variance="dimensions"),
+def v2_variance(patches: np.ndarray, n_centers: int, seed: int) -> Coreset:
+    """The source's proposal: k-center weighted by the variance across the training images."""
+    return variance_weighted_k_center(patches, n_centers, random_state=seed)
+
+
+def v2_neighborhood(patches: np.ndarray, n_centers: int, seed: int) -> Coreset:
+    """The same with the variance in a patch's neighborhood."""
+    return variance_weighted_k_center(
+        patches, n_centers, random_state=seed, variance="neighborhood"
+    )
+
+
+def v2_literal(patches: np.ndarray, n_centers: int, seed: int) -> Coreset:
+    """The same with the variance that the source's code took: across one vector's dimensions."""
+    return variance_weighted_k_center(patches, n_centers, random_state=seed, variance="dimensions")
+
+
+# Each takes patches of shape (images, rows, columns, channels), a number of centers and a seed.
+METHODS: dict[str, Callable[[np.ndarray, int, int], Coreset]] = {
+    "v1_random": v1_random,
+    "k_center": k_center,
+    "v2_variance": v2_variance,
+    "v2_neighborhood": v2_neighborhood,
+    "v2_literal": v2_literal,
 }
-PAINTS = plots.ORANGE, plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE
-COLORS = dict(zip(METHODS, PAINTS, strict=True))
 
 
-def make_tasks(categories, seeds, **settings):
+@dataclass(frozen=True)
+class Settings(ImageSettings):
+    """Which coresets are compared, on which features; the rest: `ImageSettings`.
+
+    Parameters
+    ----------
+    backbone : str
+    methods : sequence of str
+        Keys of `METHODS`.
+    ratios : sequence of float
+        Shares of the training patches that are kept.
+    """
+
+    backbone: str = "efficientnet_lite0"
+    methods: Sequence[str] = ("v1_random", "k_center", "v2_variance", "v2_literal")
+    ratios: Sequence[float] = (0.005, 0.01, 0.05)
+
+
+def make_tasks(settings: Settings, categories: Sequence[str], seeds: Sequence[int]) -> list[Task]:
     """One task per category and seed; each serves all methods and ratios. See `run_task`."""
-    return [{"category": c, "seed": seed, **settings} for c in categories for seed in seeds]
+    return common.make_tasks(settings, category=categories, seed=seeds)
 
 
-@lru_cache(maxsize=1)
-def load_patches(category, data_dir, backbone, image_size, max_train, max_test, use_cache):
-    """The images of a category, and the patch vectors of its training and its test images."""
-    require_weights(backbone)
-    images = load_category(category, data_dir=data_dir).limit(max_train, max_test)
-    cache = FeatureCache.of(use_cache or None)
-    extractor = Extractor(load_backbone(backbone), image_size, cache=cache)
-    return images, extractor.extract(images.train), extractor.extract(images.test)
+def score_name(method: str, ratio: float) -> str:
+    """The key of an outcome's scores by one method at one ratio.
+
+    >>> score_name("k_center", 0.05)
+    'k_center 0.05'
+    """
+    return f"{method} {ratio:g}"
 
 
-def run_task(category, seed, methods=("v1_random", "k_center", "v2_variance", "v2_literal"),
-             ratios=(0.005, 0.01, 0.05), data_dir="data", backbone="efficientnet_lite0",
-             image_size=224, max_train=0, max_test=0, use_cache=True):  # fmt: skip
+def run_task(
+    settings: Settings | Mapping[str, Any], category: str, seed: int
+) -> tuple[list[Row], dict[str, list]]:
     """Choose one order of patches per method, and score the test images at every ratio.
 
     The score is PatchCore's: the largest distance of a patch to its nearest one in the bank.
+
+    Parameters
+    ----------
+    settings : Settings or dict
+        As an object, or as a task of the grid holds them.
+    category : str
+    seed : int
+        Seed of the coresets.
+
+    Returns
+    -------
+    rows : list of dict
+        One per method and ratio.
+    scores : dict of str to list
+        The test images' labels, and their scores by `score_name`.
     """
-    images, train, test = load_patches(
-        category, data_dir, backbone, image_size, max_train, max_test, use_cache
-    )
-    patches, ratios = flat(train), sorted(ratios)
-    sizes = [max(1, round(ratio * len(patches))) for ratio in ratios]
-    probe = patches[:: max(1, len(patches) // 10000)]
-    common = {"n_train": len(train), "n_test": len(test), "n_patches": len(patches)}
-    rows, scores, weights = [], {"labels": images.labels.tolist()}, variance_weights(train)
-    for method in methods:
+    settings = Settings.of(settings)
+    patches = load_patches(settings, settings.backbone, category)
+    train = flatten(patches.train)
+    ratios = sorted(settings.ratios)
+    sizes = [max(1, round(ratio * len(train))) for ratio in ratios]
+    probe = train[:: max(1, len(train) // PROBE_PATCHES)]
+    weights = variance_weights(patches.train)
+    labels = patches.images.labels
+    counts = {
+        "n_train": len(patches.train),
+        "n_test": len(patches.test),
+        "n_patches": len(train),
+    }
+    rows: list[Row] = []
+    scores: dict[str, list] = {"labels": labels.tolist()}
+    for method in settings.methods:
         start = time.perf_counter()
-        chosen = METHODS[method](train, sizes[-1], random_state=seed).indices
-        seconds, bank = time.perf_counter() - start, patches[chosen]
-        radii = nested_min_distances(probe, bank, sizes).max(1).tolist()
-        found = zip(ratios, sizes, radii, nested_scores(bank, test, sizes), strict=True)
-        for ratio, size, radius, worst in found:
-            scores[f"{method} {ratio:g}"] = worst.tolist()
-            row = common | {"method": method, "compression_ratio": ratio, "bank_size": size}
-            row |= {"auroc": image_auroc(images.labels, worst), "radius": radius}
-            rows.append(row | {"memory_reduction": len(patches) / size, "seconds": seconds})
-        rows[-1]["rank_correlation"] = usefulness(weights[chosen], bank, test)
+        chosen = METHODS[method](patches.train, sizes[-1], seed).indices
+        seconds = time.perf_counter() - start
+        bank = train[chosen]
+        radii = nested_min_distances(probe, bank, sizes).max(axis=1)
+        scores_by_size = nested_scores(bank, patches.test, sizes)
+        for i, ratio in enumerate(ratios):
+            scores[score_name(method, ratio)] = scores_by_size[i].tolist()
+            rows.append(
+                {
+                    "method": method,
+                    "compression_ratio": ratio,
+                    "auroc": image_auroc(labels, scores_by_size[i]),
+                    "memory_reduction": len(train) / sizes[i],
+                    "bank_size": sizes[i],
+                    "radius": float(radii[i]),
+                    "seconds": seconds,
+                    **counts,
+                }
+            )
+        rows[-1]["rank_correlation"] = usefulness(weights[chosen], bank, patches.test)
     return rows, scores
 
 
-def nested_scores(bank, test, sizes):
-    """Image scores by the first rows of a bank, at each of these sizes: shape (sizes, images)."""
-    nearest = nested_min_distances(flat(test), bank, sizes)
-    return nearest.reshape(len(sizes), len(test), -1).max(2)
+def nested_scores(bank: np.ndarray, test: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Image scores by the first rows of a bank, at each of these sizes.
+
+    Parameters
+    ----------
+    bank : array of shape (rows, channels)
+    test : array of shape (images, rows, columns, channels)
+    sizes : increasing sequence of int
+
+    Returns
+    -------
+    array of shape (sizes, images)
+    """
+    distances = nested_min_distances(flatten(test), bank, sizes)
+    return distances.reshape(len(sizes), len(test), -1).max(axis=2)
 
 
-def usefulness(weights, bank, test):
+def usefulness(weights: np.ndarray, bank: np.ndarray, test: np.ndarray) -> float | None:
     """Spearman's correlation of a bank row's weight with how often it decides an image.
 
     A row decides an image if it is the nearest row of the image's worst patch.
@@ -114,212 +193,149 @@ def usefulness(weights, bank, test):
     Parameters
     ----------
     weights : array of shape (rows,)
-    bank : array of shape (rows, c)
-    test : array of shape (images, rows, columns, c)
+    bank : array of shape (rows, channels)
+    test : array of shape (images, rows, columns, channels)
 
     Returns
     -------
     float or None
         None if all weights, or all counts, are equal.
     """
-    distances, nearest = ExactIndex().fit(bank).query(flat(test))
-    worst = distances.reshape(len(test), -1).argmax(1)
-    deciding = nearest.reshape(len(test), -1)[np.arange(len(test)), worst]
-    counts = np.bincount(deciding, minlength=len(bank))
+    distances, nearest = ExactIndex().fit(bank).query(flatten(test))
+    worst_patch = distances.reshape(len(test), -1).argmax(axis=1)
+    deciding_rows = nearest.reshape(len(test), -1)[np.arange(len(test)), worst_patch]
+    counts = np.bincount(deciding_rows, minlength=len(bank))
     if np.ptp(weights) == 0 or np.ptp(counts) == 0:
         return None
     return float(spearmanr(weights, counts).statistic)
 
 
-def finished(outcomes):
-    """The rows of all tasks that ran to their end, as a table."""
-    rows = [row for o in outcomes if o.finished for row in o.rows]
-    return pd.DataFrame(rows, columns=BY_SEED)
+def rows_by_seed(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """The rows of all tasks that finished, one per category, method, ratio and seed."""
+    rows = [row for outcome in outcomes if outcome.finished for row in outcome.rows]
+    return pd.DataFrame(rows, columns=COLUMNS_BY_SEED)
 
 
-def averages(outcomes):
-    """Means over the seeds, one row per category, method and ratio: `COLUMNS` and the Interval."""
-    rows, keys = [], ["category", "method", "compression_ratio"]
-    for (category, method, ratio), some in finished(outcomes).groupby(keys, sort=False):
-        found = auroc_interval(*gather(outcomes, f"{method} {ratio:g}", category=category))
-        row = {"auroc": found.estimate, "low": max(0.0, found.low), "high": min(1.0, found.high)}
-        row |= {"interval": found, "n_seeds": len(some)}
-        rows.append(some.to_dict("records")[0] | row)
-    return pd.DataFrame(rows, columns=[*COLUMNS, "interval"])
-
-
-def means(outcomes):
-    """The rows of results_all_methods.csv: `averages`, then what did not finish and why.
+def mean_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """Means over the seeds, one row per category, method and ratio.
 
     Returns
     -------
-    list of dict
+    DataFrame
+        `COLUMNS`, and the Interval itself.
     """
-    rows = averages(outcomes)[COLUMNS].to_dict("records")
-    return rows + [row for o in outcomes if not o.finished for row in o.rows]
+    rows = []
+    groups = rows_by_seed(outcomes).groupby(["category", "method", "compression_ratio"], sort=False)
+    for (category, method, ratio), seeds in groups:
+        collected = collect_scores(outcomes, score_name(method, ratio), category=category)
+        assert collected is not None  # the rows of these tasks are there
+        interval = auroc_interval(*collected)
+        row = seeds.iloc[0].to_dict()
+        row["auroc"] = interval.estimate
+        row["low"] = max(0.0, interval.low)
+        row["high"] = min(1.0, interval.high)
+        row["interval"] = interval
+        row["n_seeds"] = len(seeds)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=[*COLUMNS, "interval"])
 
 
-def compare(outcomes, one, other):
-    """Paired differences in image AUROC, `one` minus `other`.
+def results_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """The content of results_all_methods.csv: the mean table, then what failed and why."""
+    means = mean_table(outcomes)[COLUMNS].to_dict("records")
+    failures = [row for outcome in outcomes if not outcome.finished for row in outcome.rows]
+    return pd.DataFrame([*means, *failures], columns=COLUMNS)
+
+
+def compare(outcomes: Sequence[Outcome], one: str, other: str) -> pd.DataFrame:
+    """Paired differences in image AUROC between two methods, `one` minus `other`.
 
     For each category and ratio, for each category over its ratios, and over all categories; see
-    `verdict.compare`.
+    `statistics.compare`.
     """
-    cases, categories = {}, {}
-    for category, some in finished(outcomes).groupby("category", sort=False):
-        found = []
-        for ratio in some["compression_ratio"].unique():
-            names = ({"kind": f"{m} {ratio:g}", "category": category} for m in (one, other))
-            pair = paired(outcomes, *names)
-            if pair:
-                cases[f"{category} at {ratio:.2%}"] = pair
-                found.append(pair)
-        if found:
-            labels, a, b = zip(*found, strict=True)
-            categories[category] = labels[0], np.array(a), np.array(b)
-    return verdict.compare(cases, categories)
+    cases = {}
+    categories = {}
+    for category, rows in rows_by_seed(outcomes).groupby("category", sort=False):
+        pairs = {}
+        for ratio in rows["compression_ratio"].unique():
+            kinds = [{"kind": score_name(m, ratio), "category": category} for m in (one, other)]
+            pair = paired_scores(outcomes, *kinds)
+            if pair is not None:
+                pairs[f"{category} at {ratio:.2%}"] = pair
+        cases.update(pairs)
+        if pairs:
+            labels, scores, other_scores = zip(*pairs.values(), strict=True)
+            categories[category] = labels[0], np.array(scores), np.array(other_scores)
+    return statistics.compare(cases, categories)
 
 
-def seconds(outcomes):
+def selection_seconds(outcomes: Sequence[Outcome]) -> pd.Series:
     """Median seconds that each method took to choose the largest coreset."""
-    return finished(outcomes).groupby("method", sort=False)["seconds"].median()
+    return rows_by_seed(outcomes).groupby("method", sort=False)["seconds"].median()
 
 
-def correlations(outcomes):
+def correlations(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Mean and range over seeds of `usefulness`, by method and category."""
-    found = finished(outcomes).dropna(subset="rank_correlation")
-    found = found.groupby(["method", "category"], sort=False)["rank_correlation"]
-    return found.agg(["mean", "min", "max"]).reset_index()
+    rows = rows_by_seed(outcomes).dropna(subset="rank_correlation")
+    groups = rows.groupby(["method", "category"], sort=False)["rank_correlation"]
+    return groups.agg(["mean", "min", "max"]).reset_index()
 
 
-def main_figure(outcomes):
-    """AUROC against compression: the mean over categories with its interval, one line a method."""
-    figure, ax = plt.subplots(figsize=(8, 4))
-    for place, (method, some) in enumerate(averages(outcomes).groupby("method", sort=False)):
-        found = some.groupby("compression_ratio")["interval"].agg(list).map(mean_interval)
-        shift = 1.03 ** (place - 1.5)  # side by side, so that no interval hides another
-        x, y = found.index * shift, [i.estimate for i in found]
-        bars = [[i.estimate - i.low for i in found], [min(1, i.high) - i.estimate for i in found]]
-        ax.errorbar(x, y, bars, marker="o", capsize=3, color=COLORS[method], label=method)
-    ax.set(xscale="log", xlabel="compression ratio: share of patches kept")
-    ax.set(ylabel="image AUROC\n(mean over categories)")
-    ax.set_xticks(found.index, [f"{ratio:.1%}" for ratio in found.index])
-    ax.minorticks_off()
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
-
-
-def category_figure(outcomes):
-    """AUROC by category and method, a panel per ratio; bars start at chance."""
-    ratios = averages(outcomes).groupby("compression_ratio", sort=False)
-    figure, axes = plt.subplots(
-        1, len(ratios), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, (ratio, some) in zip(axes[0], ratios, strict=True):
-        plots.bars_from_chance(ax, some, "method", COLORS)
-        ax.axvline(0.5, color="0.6", lw=1)
-        ax.set(title=f"{ratio:.1%} kept", xlabel="image AUROC", xlim=(None, 1.01))
-    axes[0][0].invert_yaxis()
-    handles, methods = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, methods, loc="outside lower center", ncols=len(methods))
-    return figure
-
-
-def improvement_figure(comparison, outcomes, one, other):
-    """By how many percent of its AUROC `one` beats `other`, with intervals (all corrected).
-
-    Parameters
-    ----------
-    comparison : DataFrame
-        Of `compare`.
-    """
-    base = averages(outcomes).query("method == @other").itertuples()
-    base = {f"{row.category} at {row.compression_ratio:.2%}": row.auroc for row in base}
-    single = comparison[comparison["kind"] == "case"]
-    share = 100 / single["name"].map(base)
-    figure, ax = plt.subplots(figsize=(8, 0.32 * len(single) + 1.2))
-    y, middle = np.arange(len(single)), single["difference"] * share
-    paint = {"better": plots.GREEN, "worse": plots.VERMILION}
-    ax.barh(y, middle, 0.7, color=[paint.get(word, "0.75") for word in single["verdict"]])
-    ax.hlines(y, single["low"] * share, single["high"] * share, color=plots.BLACK, lw=1.2)
-    ax.axvline(0, color=plots.BLACK, lw=1)
-    ax.set_yticks(y, single["name"])
-    ax.invert_yaxis()
-    ax.set(xlabel=f"{one} over {other}: change of image AUROC (%)")
-    ax.set_title("green: better, red: worse, gray: no difference shown", fontsize=10)
-    return figure
-
-
-def summary(outcomes, one="v2_variance", other="v1_random"):
+def summary(outcomes: Sequence[Outcome], one: str = "v2_variance", other: str = "v1_random") -> str:
     """The text of exp2_summary.txt: over all, by category, by ratio; all computed."""
     comparison = compare(outcomes, one, other)
-    table = averages(outcomes)
+    means = mean_table(outcomes)
     lines = [
         f"Experiment 2: {one} against {other}",
         f"{len(comparison)} comparisons, intervals corrected for their number",
         "",
-        verdict.sentence(comparison, one, other),
+        summarize(comparison, one, other),
     ]
     for title, column in (("By category", "category"), ("By ratio", "compression_ratio")):
-        wide = table.pivot_table("auroc", column, "method", sort=False).round(4)
-        lines += ["", f"{title}, mean image AUROC", wide.to_string()]
+        aurocs = means.pivot_table("auroc", column, "method", sort=False).round(4)
+        lines += ["", f"{title}, mean image AUROC", aurocs.to_string()]
     lines += ["", "All comparisons", comparison.round(4).to_string(index=False)]
     did_not_run = [row["status"] for o in outcomes if not o.finished for row in o.rows]
     return "\n".join([*lines, "", *did_not_run]).rstrip() + "\n"
 
 
-def by_exponent(images, train, test, exponents, sizes, seed=0):
-    """Weighted k-center with several exponents: the picks, and the AUROC at every size.
+@dataclass(frozen=True)
+class Picks:
+    """What weighted k-center chooses with one exponent of the weights.
 
-    Returns
-    -------
-    dict of float to (int array of shape (largest size,), list of float)
+    Attributes
+    ----------
+    rows : int array of shape (largest size,)
+        Rows of the training patches in the order in which they were chosen.
+    aurocs : list of float
+        Image AUROC at every bank size.
     """
-    found = {}
-    for exponent in exponents:
-        options = {"exponent": exponent, "random_state": seed}
-        picks = variance_weighted_k_center(train, sizes[-1], **options).indices
-        worst = nested_scores(flat(train)[picks], test, sizes)
-        found[exponent] = picks, [image_auroc(images.labels, scores) for scores in worst]
-    return found
+
+    rows: np.ndarray
+    aurocs: list
 
 
-def picks_view(sample, shape, found, sizes, exponent, step, shown=0):
-    """Where the picks of one exponent lie: over all images, on one image, and what they are worth.
+def picks_by_exponent(
+    patches: Patches, exponents: Sequence[float], sizes: Sequence[int], seed: int = 0
+) -> dict[float, Picks]:
+    """Weighted k-center with several exponents: what is chosen, and the AUROC at every size.
 
     Parameters
     ----------
-    sample : Sample
-        The training image of number `shown`.
-    shape : (images, rows, columns)
-        Of the training patches.
-    found : dict of `by_exponent`
-    sizes : list of int
-    exponent : float
-    step : int
-        Which of the sizes.
+    patches : Patches
+    exponents : sequence of float
+        0 is plain k-center.
+    sizes : increasing sequence of int
+        Bank sizes, rows.
+    seed : int
     """
-    picks = found[exponent][0][: sizes[step]]
-    image, place = np.divmod(picks, shape[1] * shape[2])
-    counts = np.bincount(place, minlength=shape[1] * shape[2]).reshape(shape[1:])
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=(1.15, 1, 1.4))
-    drawn = axes[0].imshow(counts, cmap="magma_r", vmin=0)
-    figure.colorbar(drawn, ax=axes[0], label="picks at this place")
-    axes[0].set(title=f"{len(picks):,} picks of {shape[0]} images", xticks=[], yticks=[])
-    pixels = sample.read()
-    axes[1].imshow(pixels)
-    row, column = np.divmod(place[image == shown], shape[2])
-    axes[1].plot((column + 0.5) * pixels.width / shape[2], (row + 0.5) * pixels.height / shape[1],
-                 "o", ms=4, color=plots.VERMILION, mec="white", mew=0.5)  # fmt: skip
-    axes[1].set(title=f"{len(row)} of them on this one", xticks=[], yticks=[])
-    ratios = np.array(sizes) / np.prod(shape)
-    for other, (_, aurocs) in found.items():
-        now = other == exponent
-        axes[2].plot(ratios, aurocs, color=plots.BLUE if now else "0.8", lw=3 if now else 1.5,
-                         label=f"exponent {other:g}" if now else None, zorder=2 + now)  # fmt: skip
-    auroc = found[exponent][1][step]
-    axes[2].plot(ratios[step], auroc, "o", ms=10, color=plots.VERMILION, zorder=4)
-    axes[2].set(xlabel="coreset ratio", ylabel="image AUROC", title=f"AUROC {auroc:.3f}")
-    plots.log_scale(axes[2].xaxis, (1,))
-    axes[2].legend(loc="lower right")
-    return figure
+    results = {}
+    for exponent in exponents:
+        coreset = variance_weighted_k_center(
+            patches.train, sizes[-1], exponent=exponent, random_state=seed
+        )
+        bank = flatten(patches.train)[coreset.indices]
+        scores_by_size = nested_scores(bank, patches.test, sizes)
+        aurocs = [image_auroc(patches.images.labels, scores) for scores in scores_by_size]
+        results[exponent] = Picks(coreset.indices, aurocs)
+    return results

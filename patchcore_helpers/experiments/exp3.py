@@ -3,44 +3,91 @@
 import logging
 import os
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm
 from threadpoolctl import threadpool_limits
 
 from patchcore_helpers.core.coreset import k_center_greedy
 from patchcore_helpers.core.evaluation import median_seconds
-from patchcore_helpers.core.index import IndexRefused, make_index
-from patchcore_helpers.core.metrics import auroc_interval, image_auroc
-from patchcore_helpers.course import plots
-from patchcore_helpers.experiments.exp2 import flat, load_patches, make_tasks  # noqa: F401
+from patchcore_helpers.core.index import Index, IndexRefused, make_index
+from patchcore_helpers.core.index.faiss_indexes import IVFIndex
+from patchcore_helpers.core.intervals import auroc_interval
+from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.data.category import Category
+from patchcore_helpers.experiments import common
+from patchcore_helpers.experiments.common import ImageSettings, flatten, load_patches
+from patchcore_helpers.experiments.grid import Row, Task
 
+# fmt: off
 COLUMNS = [
-    *("category", "search_method", "pq_bits", "nprobe", "image_auroc", "memory_mb"),
-    *("search_time_ms", "speedup", "memory_reduction", "accuracy_loss_percent"),
-    *("speedup_over_flat", "recall_at_1", "difference", "low", "high", "build_seconds"),
-    *("bank_size", "n_test", "n_clusters", "m", "seed", "status"),
+    "category", "search_method", "pq_bits", "nprobe", "image_auroc", "memory_mb",  # the source's
+    "search_time_ms", "speedup", "memory_reduction", "accuracy_loss_percent",
+    "speedup_over_flat", "recall_at_1", "difference", "low", "high", "build_seconds",
+    "bank_size", "n_test", "n_clusters", "m", "seed", "status",
 ]
+MEASURES = [
+    "image_auroc", "memory_mb", "search_time_ms", "speedup", "memory_reduction",
+    "accuracy_loss_percent", "speedup_over_flat", "recall_at_1", "difference", "build_seconds",
+]
+# fmt: on
 TIMINGS = ["search_time_ms", "speedup", "speedup_over_flat", "build_seconds"]
+EXACT_METHODS = ["sklearn", "flat"]
 CLAIMS = {
     "speedup": ("100 to 160 times", "speedup"),
     "memory": ("8 times less", "memory_reduction"),
     "accuracy loss (%)": ("below 5 %", "accuracy_loss_percent"),
 }
-MARKERS = {"ivf_pq": "o", "ivf_pq_fast": "s", "ivf_sq8": "D", "ivf_pq_refined": "^", "hnsw": "v"}
-BITS_COLORS = {4: plots.BLUE, 8: plots.VERMILION, 16: plots.GREEN}
+TOLERANCE = 0.003  # image AUROC that an index may lose and still be called as good as exact search
+SMALL = 20  # times smaller than the flat index: small enough for an edge device
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Settings(ImageSettings):
+    """The bank and the indexes that search it; the rest: `ImageSettings`.
+
+    Parameters
+    ----------
+    backbone : str
+    bank_ratio : float
+        Share of the training patches in the bank, by greedy k-center.
+    bits : sequence of int
+        Bits per code of a product quantizer.
+    nprobes : increasing sequence of int
+        Clusters that a query visits.
+    n_clusters : int
+        Inverted lists.
+    m : int
+        Parts that a vector is cut into.
+    n_threads : int
+        Threads of every library while it is timed.
+    """
+
+    image_size: int = 256
+    backbone: str = "efficientnet_lite0"
+    bank_ratio: float = 0.1
+    bits: Sequence[int] = (4, 8, 16)
+    nprobes: Sequence[int] = (1, 4, 8, 16)
+    n_clusters: int = 100
+    m: int = 8
+    n_threads: int = 1
+
+
+def make_tasks(settings: Settings, categories: Sequence[str], seeds: Sequence[int]) -> list[Task]:
+    """One task per category and seed; each serves all indexes. See `run_task`."""
+    return common.make_tasks(settings, category=categories, seed=seeds)
+
+
 @contextmanager
-def log_to(folder, timestamp):
-    """Write the experiment's log to ``exp3_<timestamp>.log``; to nowhere without a folder."""
-    path = os.devnull
+def log_to(folder: str | Path, timestamp: str) -> Iterator[logging.Logger]:
+    """Write the experiment's log to ``exp3_<timestamp>.log``; without a folder, to nowhere."""
+    path: str | Path = os.devnull
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         path = Path(folder) / f"exp3_{timestamp}.log"
@@ -55,120 +102,260 @@ def log_to(folder, timestamp):
         handler.close()
 
 
-def sweep(bits, nprobes, n_clusters, m):
-    """The searches of the experiment: settings as `make_index` takes them, and their nprobes."""
-    lists = {"n_clusters": n_clusters}
+@dataclass(frozen=True)
+class BankAndQueries:
+    """What is searched, and what it is searched for.
+
+    Attributes
+    ----------
+    images : Category
+    bank : float32 array of shape (rows, channels)
+    queries : float32 array of shape (test images, rows, columns, channels)
+    """
+
+    images: Category
+    bank: np.ndarray
+    queries: np.ndarray
+
+
+def load_bank(settings: Settings, category: str, seed: int) -> BankAndQueries:
+    """A bank of training patches, chosen by greedy k-center, and the test images' patches."""
+    patches = load_patches(settings, settings.backbone, category)
+    train = flatten(patches.train)
+    size = max(1, round(settings.bank_ratio * len(train)))
+    bank = train[k_center_greedy(train, size, random_state=seed).indices]
+    return BankAndQueries(patches.images, bank, patches.test)
+
+
+def index_sweep(settings: Settings) -> Iterator[tuple[dict, Sequence[int | None]]]:
+    """The indexes of the experiment: settings as `make_index` takes them, and their nprobes."""
+    lists = {"n_clusters": settings.n_clusters}
     yield {"kind": "flat"}, [None]
-    for b in bits:
-        yield {"kind": "ivf_pq", "bits": b, "m": m, **lists}, nprobes
-    for clusters in (n_clusters, 2 * n_clusters):  # fast-scan's half bytes afford more parts
-        for parts in (2 * m, 5 * m // 2):
-            yield {"kind": "ivf_pq_fast", "m": parts, "n_clusters": clusters}, nprobes[:2]
-    for settings in ({"kind": "ivf_sq8"}, {"kind": "ivf_pq_refined", "m": m}):
-        yield settings | lists, nprobes[1::2] or nprobes
+    for bits in settings.bits:
+        yield {"kind": "ivf_pq", "bits": bits, "m": settings.m, **lists}, settings.nprobes
+    # Fast-scan's codes of four bits are half as long, so a vector can be cut into more parts.
+    for n_clusters in (settings.n_clusters, 2 * settings.n_clusters):
+        for m in (2 * settings.m, 5 * settings.m // 2):
+            yield {"kind": "ivf_pq_fast", "m": m, "n_clusters": n_clusters}, settings.nprobes[:2]
+    every_second = settings.nprobes[1::2] or settings.nprobes
+    yield {"kind": "ivf_sq8", **lists}, every_second
+    yield {"kind": "ivf_pq_refined", "m": settings.m, **lists}, every_second
     yield {"kind": "hnsw"}, [None]
 
 
-@lru_cache(maxsize=1)
-def load_bank(category, data_dir, backbone, image_size, bank_ratio, max_train, max_test, use_cache,
-              seed):  # fmt: skip
-    """Images, test patches (images, rows, columns, c), and the bank, greedy k-center of a ratio."""
-    images, train, test = load_patches(
-        category, data_dir, backbone, image_size, max_train, max_test, use_cache
-    )
-    patches = flat(train)
-    size = max(1, round(bank_ratio * len(patches)))
-    return images, test, patches[k_center_greedy(patches, size, random_state=seed).indices]
-
-
-def timed(search, patches, n_threads, repeats=7):
-    """Median milliseconds of a search after one that is not counted, on so many threads."""
+def search_milliseconds(
+    index: Index, patches: np.ndarray, n_threads: int, repeats: int = 7
+) -> float:
+    """Median milliseconds of a search on `n_threads` threads; a first one is not counted."""
     with threadpool_limits(n_threads):
-        return 1000 * median_seconds(search.query, flat(patches), repeats=repeats)
+        return 1000 * median_seconds(index.query, flatten(patches), repeats=repeats)
 
 
-def score(search, test):
-    """Image scores (the largest distance of a patch), and the nearest row of every patch."""
-    distances, rows = search.query(flat(test))
-    return distances.reshape(len(test), -1).max(1), rows[:, 0]
+def search_images(index: Index, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Search the nearest row of every patch.
+
+    Returns
+    -------
+    patch_scores : float32 array of shape (images, rows, columns)
+        Distances to the nearest rows; the largest one of an image is its score.
+    nearest : int array of shape (images * rows * columns,)
+        Rows of the bank.
+    """
+    distances, rows = index.query(flatten(queries), k=1)
+    return distances.reshape(queries.shape[:-1]), rows[:, 0]
 
 
-def run_task(category, seed, bits=(4, 8, 16), nprobes=(1, 4, 8, 16), n_clusters=100, m=8,
-             n_threads=1, bank_ratio=0.1, data_dir="data", backbone="efficientnet_lite0",
-             image_size=256, max_train=0, max_test=0, use_cache=True):  # fmt: skip
-    """Search one bank in every way, beside exact search by scikit-learn and by FAISS flat."""
-    images, test, bank = load_bank(
-        category, data_dir, backbone, image_size, bank_ratio, max_train, max_test, use_cache, seed
-    )
-    slow = timed(make_index("sklearn").fit(bank), test[0], n_threads, repeats=3)
-    exact, nearest = score(make_index("flat").fit(bank), test)
-    auroc = image_auroc(images.labels, exact)
-    common = {"bank_size": len(bank), "n_test": len(test), "m": None, "n_clusters": None}
-    known = {"search_method": "sklearn", "image_auroc": auroc, "recall_at_1": 1.0, **common}
-    rows = [known | {"search_time_ms": slow, "memory_mb": bank.nbytes / 1e6}]
-    for settings, probes in sweep(bits, nprobes, n_clusters, m):
-        named = {"search_method": settings["kind"], "pq_bits": settings.get("bits"), **common}
-        named |= {key: settings.get(key) for key in ("m", "n_clusters")}
-        start = time.perf_counter()
-        try:
-            search = make_index(settings, seed).fit(bank)
-        except IndexRefused as error:
-            reason = f"skipped: {error}"
-            rows += [named | {"nprobe": p, "status": reason} for p in probes]
-            log.info("%s, %s: %s", category, settings["kind"], reason)
-            continue
-        named |= {"build_seconds": time.perf_counter() - start}
-        named |= {"pq_bits": getattr(search, "bits", 0) or None}
-        for nprobe in probes:
-            if nprobe:
-                search.nprobe = nprobe
-            row = named | measure(search, images.labels, test, exact, nearest, n_threads)
-            rows.append(row | {"nprobe": nprobe})
-            log.info("%s, %s, bits %s, nprobe %s: AUROC %.4f, %.2f ms, %.3f MB", category,
-                     row["search_method"], row["pq_bits"], nprobe, row["image_auroc"],
-                     row["search_time_ms"], row["memory_mb"])  # fmt: skip
-    flat_row = rows[1]
-    for row in rows:
-        if "status" not in row:
-            row["speedup"] = slow / row["search_time_ms"]
-            row["speedup_over_flat"] = flat_row["search_time_ms"] / row["search_time_ms"]
-            row["memory_reduction"] = flat_row["memory_mb"] / row["memory_mb"]
-            row["accuracy_loss_percent"] = 100 * (auroc - row["image_auroc"]) / auroc
-    return rows, {"labels": images.labels.tolist(), "exact": exact.tolist()}
+@dataclass(frozen=True)
+class Reference:
+    """What exact search answers: every index is measured against it.
+
+    Attributes
+    ----------
+    labels : int array of shape (images,)
+    queries : float32 array of shape (images, rows, columns, channels)
+    patch_scores : float32 array of shape (images, rows, columns)
+    nearest : int array of shape (images * rows * columns,)
+    n_threads : int
+        Threads of a search while it is timed.
+    """
+
+    labels: np.ndarray
+    queries: np.ndarray
+    patch_scores: np.ndarray
+    nearest: np.ndarray
+    n_threads: int
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Image scores, shape (images,)."""
+        return self.patch_scores.max(axis=(1, 2))
 
 
-def measure(search, labels, test, exact, nearest, n_threads):
-    """AUROC, its difference from exact search with an interval, recall, time and bytes."""
-    scores, rows = score(search, test)
-    found = auroc_interval(labels, scores, exact)
+def search_exactly(
+    bank: np.ndarray, queries: np.ndarray, labels: np.ndarray, n_threads: int = 1
+) -> Reference:
+    """Search a bank with FAISS's flat index."""
+    patch_scores, nearest = search_images(make_index("flat").fit(bank), queries)
+    return Reference(labels, queries, patch_scores, nearest, n_threads)
+
+
+@dataclass(frozen=True)
+class IndexResult:
+    """What an index answers, and what it costs.
+
+    Attributes
+    ----------
+    measures : dict
+        Image AUROC, its difference from exact search's with an interval, recall at 1, time and
+        bytes.
+    patch_scores : float32 array of shape (images, rows, columns)
+    """
+
+    measures: Row
+    patch_scores: np.ndarray
+
+
+def measure_index(index: Index, reference: Reference) -> IndexResult:
+    """Search with an index and compare it with exact search."""
+    patch_scores, nearest = search_images(index, reference.queries)
+    scores = patch_scores.max(axis=(1, 2))
+    interval = auroc_interval(reference.labels, scores, reference.scores)
+    measures = {
+        "image_auroc": image_auroc(reference.labels, scores),
+        "memory_mb": index.nbytes / 1e6,
+        "search_time_ms": search_milliseconds(index, reference.queries[0], reference.n_threads),
+        "recall_at_1": float(np.mean(nearest == reference.nearest)),
+        "difference": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+    }
+    return IndexResult(measures, patch_scores)
+
+
+def run_task(
+    settings: Settings | Mapping[str, Any], category: str, seed: int
+) -> tuple[list[Row], dict[str, list]]:
+    """Search one bank in every way, beside exact search by scikit-learn and by FAISS flat.
+
+    Parameters
+    ----------
+    settings : Settings or dict
+        As an object, or as a task of the grid holds them.
+    category : str
+    seed : int
+        Seed of the coreset, and of the training of an index.
+
+    Returns
+    -------
+    rows : list of dict
+        One per index and nprobe; scikit-learn first, FAISS flat second. An index that this bank is
+        too small for has a status instead of numbers.
+    scores : dict of str to list
+        The test images' labels, and their scores by exact search.
+    """
+    settings = Settings.of(settings)
+    data = load_bank(settings, category, seed)
+    reference = search_exactly(data.bank, data.queries, data.images.labels, settings.n_threads)
+    rows = [_sklearn_row(data.bank, reference)]
+    for index_settings, nprobes in index_sweep(settings):
+        for row in _index_rows(data.bank, reference, index_settings, nprobes, seed):
+            rows.append(row)
+            _log_row(category, row)
+    _compare_with_exact_search(rows)
+    sizes = {"bank_size": len(data.bank), "n_test": len(data.queries)}
+    scores = {"labels": reference.labels.tolist(), "exact": reference.scores.tolist()}
+    return [sizes | row for row in rows], scores
+
+
+def _sklearn_row(bank: np.ndarray, reference: Reference) -> Row:
+    """Exact search as scikit-learn does it; its answers are those of the reference."""
+    index = make_index("sklearn").fit(bank)
     return {
-        "image_auroc": image_auroc(labels, scores),
-        "memory_mb": search.nbytes / 1e6,
-        "search_time_ms": timed(search, test[0], n_threads),
-        "recall_at_1": float(np.mean(rows == nearest)),
-        **{"difference": found.estimate, "low": found.low, "high": found.high},
+        "search_method": "sklearn",
+        "image_auroc": image_auroc(reference.labels, reference.scores),
+        "recall_at_1": 1.0,
+        "search_time_ms": search_milliseconds(
+            index, reference.queries[0], reference.n_threads, repeats=3
+        ),
+        "memory_mb": bank.nbytes / 1e6,
     }
 
 
-def indexes(rows):
+def _index_rows(
+    bank: np.ndarray,
+    reference: Reference,
+    index_settings: dict,
+    nprobes: Sequence[int | None],
+    seed: int,
+) -> Iterator[Row]:
+    """One row per nprobe of an index."""
+    row: Row = {
+        "search_method": index_settings["kind"],
+        "pq_bits": index_settings.get("bits"),
+        "m": index_settings.get("m"),
+        "n_clusters": index_settings.get("n_clusters"),
+    }
+    start = time.perf_counter()
+    try:
+        index = make_index(index_settings, seed).fit(bank)
+    except IndexRefused as error:
+        for nprobe in nprobes:
+            yield {**row, "nprobe": nprobe, "status": f"skipped: {error}"}
+        return
+    row["build_seconds"] = time.perf_counter() - start
+    row["pq_bits"] = getattr(index, "bits", None)  # fast-scan's need not be in the settings
+    for nprobe in nprobes:
+        if isinstance(index, IVFIndex) and nprobe is not None:
+            index.nprobe = nprobe
+        yield {**row, "nprobe": nprobe, **measure_index(index, reference).measures}
+
+
+def _log_row(category: str, row: Row) -> None:
+    if "status" in row:
+        log.info("%s, %s: %s", category, row["search_method"], row["status"])
+        return
+    log.info(
+        "%s, %s, bits %s, nprobe %s: AUROC %.4f, %.2f ms, %.3f MB",
+        category,
+        row["search_method"],
+        row["pq_bits"],
+        row["nprobe"],
+        row["image_auroc"],
+        row["search_time_ms"],
+        row["memory_mb"],
+    )
+
+
+def _compare_with_exact_search(rows: Iterable[Row]) -> None:
+    """Add to every row with results how much faster, smaller and worse than exact search it is."""
+    measured = [row for row in rows if "status" not in row]
+    sklearn, flat = measured[:2]
+    for row in measured:
+        row["speedup"] = sklearn["search_time_ms"] / row["search_time_ms"]
+        row["speedup_over_flat"] = flat["search_time_ms"] / row["search_time_ms"]
+        row["memory_reduction"] = flat["memory_mb"] / row["memory_mb"]
+        lost = sklearn["image_auroc"] - row["image_auroc"]
+        row["accuracy_loss_percent"] = 100 * lost / sklearn["image_auroc"]
+
+
+def index_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the table that hold an index with results (neither exact search nor a skip)."""
-    return rows[(rows["status"] == "ok") & ~rows["search_method"].isin(["sklearn", "flat"])]
+    return rows[(rows["status"] == "ok") & ~rows["search_method"].isin(EXACT_METHODS)]
 
 
-def averaged(rows):
+def mean_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over categories and seeds of the indexes that ran everywhere, one row an index."""
     keys = ["search_method", "pq_bits", "m", "n_clusters", "nprobe"]
-    numbers = [*COLUMNS[4:13], "build_seconds"]
-    groups = indexes(rows).groupby(keys, dropna=False, sort=False)
+    groups = index_rows(rows).groupby(keys, dropna=False, sort=False)
     count = groups.size()
-    return groups[numbers].mean()[count == count.max()].reset_index()
+    return groups[MEASURES].mean()[count == count.max()].reset_index()
 
 
-def label(row):
+def index_label(row: Mapping[str, Any] | pd.Series) -> str:
     """A short name of an index.
 
     >>> row = {"search_method": "ivf_pq", "m": 8, "pq_bits": 4, "nprobe": 1, "n_clusters": 100}
-    >>> label(row)
+    >>> index_label(row)
     'ivf_pq, 8 x 4 bits, 1 of 100 lists'
     """
     words = [row["search_method"]]
@@ -179,254 +366,149 @@ def label(row):
     return ", ".join(words)
 
 
-def pareto(table):
+def pareto_front(means: pd.DataFrame) -> np.ndarray:
     """Which rows no other row beats in bytes, time and AUROC at once.
 
     Returns
     -------
-    bool array
+    bool array of shape (rows,)
     """
-    points = table[["memory_mb", "search_time_ms", "image_auroc"]].to_numpy() * [1, 1, -1]
-    no_worse = (points[:, None] <= points).all(2)
-    better = (points[:, None] < points).any(2)
-    return ~(no_worse & better).any(0)
+    costs = means[["memory_mb", "search_time_ms", "image_auroc"]].to_numpy() * [1, 1, -1]
+    is_no_worse = (costs[:, None] <= costs).all(axis=2)
+    is_better_somewhere = (costs[:, None] < costs).any(axis=2)
+    return ~(is_no_worse & is_better_somewhere).any(axis=0)
 
 
-def choose(table, tolerance=0.003, smaller=20):
-    """What to take, as far as the table goes: on the edge, on a server, for archives.
+def recommend_index(
+    means: pd.DataFrame, tolerance: float = TOLERANCE, smaller: float = SMALL
+) -> pd.DataFrame:
+    """What to take on an edge device, on a server, for an archive, as far as the table tells.
 
-    Only indexes whose AUROC is at most `tolerance` below exact search's come into question. Edge:
-    the fastest of those at least `smaller` times smaller than flat; server: the fastest; archive:
-    the smallest.
+    Only indexes whose AUROC is at most `tolerance` below exact search's are eligible. Edge: the
+    fastest of those at least `smaller` times smaller than flat; server: the fastest; archive: the
+    smallest.
+
+    Parameters
+    ----------
+    means : DataFrame
+        What `mean_table` returned.
+    tolerance : float
+        Image AUROC.
+    smaller : float
+        Times.
 
     Returns
     -------
     DataFrame
         One row per place; its `index` is "none" where no index meets the conditions.
     """
-    fit = table[table["difference"] >= -tolerance]
-    small = fit[fit["memory_reduction"] >= smaller]
-    places = {
-        f"edge (speed, if {smaller}x smaller)": (small, "search_time_ms"),
-        "server (speed)": (fit, "search_time_ms"),
-        "archive (bytes)": (fit, "memory_mb"),
+    eligible = means[means["difference"] >= -tolerance]
+    eligible_and_small = eligible[eligible["memory_reduction"] >= smaller]
+    purposes = {
+        f"edge (speed, if {smaller}x smaller)": (eligible_and_small, "search_time_ms"),
+        "server (speed)": (eligible, "search_time_ms"),
+        "archive (bytes)": (eligible, "memory_mb"),
     }
-    rows = []
     numbers = ["memory_reduction", "speedup_over_flat", "speedup", "recall_at_1", "difference"]
-    for place, (some, column) in places.items():
-        best = some.loc[some[column].idxmin()] if len(some) else None
-        values = [None] * len(numbers) if best is None else best[numbers].tolist()
-        rows.append((place, "none" if best is None else label(best), *values))
+    rows = []
+    for place, (candidates, cost) in purposes.items():
+        if candidates.empty:
+            rows.append((place, "none", *[None] * len(numbers)))
+            continue
+        best = candidates.loc[candidates[cost].idxmin()]
+        rows.append((place, index_label(best), *best[numbers].tolist()))
     return pd.DataFrame(rows, columns=["place", "index", *numbers])
 
 
-def claims_table(rows):
-    """What the source claimed of IVF-PQ, beside the range measured here over all its settings."""
-    ran = rows[(rows["search_method"] == "ivf_pq") & (rows["status"] == "ok")]
-    table = [
-        (what, claimed, f"{ran[column].min():.2f} to {ran[column].max():.2f}")
-        for what, (claimed, column) in CLAIMS.items()
-    ]
-    return pd.DataFrame(table, columns=["", "claimed", "measured"])
-
-
-def summary(rows, tolerance=0.003):
-    """The text of the eighth panel."""
-    chosen = choose(averaged(rows), tolerance)
-    skipped = rows[rows["status"] != "ok"]
-    sizes = f"{rows['bank_size'].min():,.0f} to {rows['bank_size'].max():,.0f}"
-    lines = [f"{rows['category'].nunique()} categories, banks of {sizes} rows"]
-    lines.append(f"within {tolerance} image AUROC of exact search:")
-    for row in chosen.itertuples():
-        lines.append(f"- {row.place}: {row.index}")
-        if row.index != "none":
-            gain = f"{row.memory_reduction:.0f}x smaller, {row.speedup_over_flat:.1f}x flat's speed"
-            lines.append(f"    {gain}, {row.difference:+.4f}")
-    lines.append(f"{len(skipped)} of {len(rows)} rows could not run")
-    return "\n".join(lines)
-
-
-def comprehensive_figure(rows):
-    """The eight panels; those against nprobe show IVF-PQ's means over the categories."""
-    table = averaged(rows)
-    pq = table[table["search_method"] == "ivf_pq"]
-    figure, axes = plt.subplots(4, 2, figsize=(11, 14.5))
-    _by_category(axes[0, 0], rows)
-    for ax, column, text in (
-        (axes[0, 1], "speedup", "speed-up over scikit-learn (times)"),
-        (axes[1, 0], "memory_reduction", "bytes of flat / bytes (times)"),
-        (axes[1, 1], "accuracy_loss_percent", "loss of image AUROC (%)"),
-    ):
-        for bits, some in pq.groupby("pq_bits"):
-            ax.plot(some["nprobe"], some[column], "o-", color=BITS_COLORS.get(int(bits)),
-                    label=f"{bits:.0f} bits")  # fmt: skip
-        ax.set_xscale("log", base=2)
-        ax.set(xlabel="nprobe: clusters visited", ylabel=text)
-        ax.set_xticks(sorted(set(pq["nprobe"])), [f"{n:.0f}" for n in sorted(set(pq["nprobe"]))])
-        ax.legend()
-    plots.log_scale(axes[0, 1].yaxis)
-    axes[1, 1].axhline(0, color="0.6", lw=1)
-    for ax, column, text in (
-        (axes[2, 0], "search_time_ms", "search per image (ms)"),
-        (axes[2, 1], "speedup", "speed-up over scikit-learn (times)"),
-    ):
-        _heat_map(ax, pq.pivot_table(column, "pq_bits", "nprobe"), text, figure)
-    _scatter(axes[3, 0], table, rows)
-    axes[3, 1].set_axis_off()
-    axes[3, 1].legend(handles=_legend(), ncols=3, fontsize=9, loc="lower left")
-    axes[3, 1].text(0, 1, summary(rows), va="top", fontsize=9, linespacing=1.4)
-    return figure
-
-
-def _by_category(ax, rows):
-    exact = rows[rows["search_method"] == "sklearn"].groupby("category", sort=False)
-    best = indexes(rows).groupby("category")
-    found = {"exact": exact["image_auroc"].mean(), "best index": best["image_auroc"].max()}
-    table = pd.DataFrame(found).reindex(rows["category"].unique()).rename_axis("category")
-    table = table.reset_index().melt("category", var_name="kind", value_name="auroc")
-    plots.bars_from_chance(ax, table, "kind", {"exact": plots.BLACK, "best index": plots.SKY})
-    for bars in ax.containers:
-        labels = [f"{0.5 + bar.get_width():.3f}" for bar in bars]
-        ax.bar_label(bars, labels, fontsize=7, padding=2)
-    ax.tick_params("y", labelsize=9)
-    ax.set(xlabel="image AUROC (bars start at chance)", xlim=(0.5, 1.1))
-    ax.set_ylim(len(exact) - 0.5, -0.5 - 0.25 * len(exact))
-    ax.legend(loc="upper right", ncols=2, fontsize=9)
-
-
-def _heat_map(ax, values, text, figure):
-    drawn = ax.imshow(values, cmap="viridis", aspect="auto", norm=LogNorm())
-    for (row, column), value in np.ndenumerate(values.to_numpy()):
-        if np.isfinite(value):
-            ax.text(column, row, f"{value:.3g}", ha="center", va="center",
-                    bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 2})  # fmt: skip
-    ax.set_xticks(range(values.shape[1]), [f"{n:.0f}" for n in values.columns])
-    ax.set_yticks(range(values.shape[0]), [f"{b:.0f}" for b in values.index])
-    ax.set(xlabel="nprobe: clusters visited", ylabel="bits per code")
-    plots.log_scale(figure.colorbar(drawn, ax=ax, label=text).ax.yaxis)
-
-
-def _scatter(ax, table, rows):
-    for kind, some in table.groupby("search_method", sort=False):
-        colors = [BITS_COLORS.get(b, plots.PURPLE) for b in some["pq_bits"].fillna(0).astype(int)]
-        ax.scatter(some["speedup"], some["image_auroc"], s=45, c=colors, marker=MARKERS[kind],
-                   edgecolor="white", lw=0.5, label=kind)  # fmt: skip
-    exact = rows.loc[rows["search_method"] == "sklearn", "image_auroc"].mean()
-    ax.axhline(exact, color=plots.BLACK, ls="--", lw=1.2)
-    plots.log_scale(ax.xaxis)
-    ax.set(xlabel="speed-up over scikit-learn (times)", ylabel="image AUROC")
-
-
-def category_figure(rows):
-    """Speed-up against AUROC, a panel per category, colored by bits; exact search dashed."""
-    categories = rows.groupby("category", sort=False)
-    height = -(-len(categories) // 3)
-    figure, axes = plt.subplots(height, 3, figsize=(11, 3.4 * height + 0.6), squeeze=False)
-    for ax in axes.flat[len(categories) :]:
-        ax.set_axis_off()
-    for ax, (category, some) in zip(axes.flat, categories, strict=False):
-        _scatter(ax, indexes(some), some)
-        ax.set_title(category)
-    figure.legend(handles=_legend(), fontsize=9, ncols=5, loc="outside lower center")
-    return figure
-
-
-def _legend():
-    shapes = [plt.Line2D([], [], marker=m, ls="", color="0.4", label=k) for k, m in MARKERS.items()]
-    paints = {f"{bits} bits": color for bits, color in BITS_COLORS.items()}
-    for name, color in (paints | {"other": plots.PURPLE}).items():
-        shapes.append(plt.Line2D([], [], marker="o", ls="", color=color, label=name))
-    return [*shapes, plt.Line2D([], [], color=plots.BLACK, ls="--", lw=1.2, label="exact search")]
-
-
-def pareto_figure(table):
-    """Bytes against time of every index, the AUROC in color; the front is ringed and joined."""
-    figure, ax = plt.subplots(figsize=(9, 4.2))
-    drawn = ax.scatter(table["memory_mb"], table["search_time_ms"], c=table["difference"], s=60,
-                       cmap="viridis", zorder=3)  # fmt: skip
-    front = table[pareto(table)].sort_values("memory_mb")
-    ax.scatter(front["memory_mb"], front["search_time_ms"], s=150, facecolor="none",
-               edgecolor=plots.DEFECT, lw=1.5, zorder=2, label="on the front")  # fmt: skip
-    plots.log_scale(ax.xaxis)
-    plots.log_scale(ax.yaxis)
-    ax.set(xlabel="serialized index (MB)", ylabel="search per image (ms)")
-    ax.legend()
-    figure.colorbar(drawn, label="image AUROC minus exact")
-    return figure
-
-
-def recall_figure(table):
-    """Recall against the AUROC difference from exact search: they are not the same thing."""
-    figure, ax = plt.subplots(figsize=(8.5, 3.8))
-    for kind, some in table.groupby("search_method", sort=False):
-        ax.scatter(some["recall_at_1"], some["difference"], s=55, marker=MARKERS[kind], label=kind)
-    ax.axhline(0, color=plots.BLACK, lw=1, ls="--")
-    ax.set(xlabel="recall@1: share of patches whose nearest row is found",
-           ylabel="image AUROC minus exact")  # fmt: skip
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
-
-
-def map_view(sample, exact, found, row):
-    """A heat map by exact search beside the one of an index, and what the table says of it."""
-    limits = float(np.median(exact)), float(exact.max())
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), width_ratios=(1, 1, 1.1))
-    for ax, values, title in ((axes[0], exact, "exact"), (axes[1], found, row["index"])):
-        scale = plots.overlay(ax, sample.read(), values, limits, title)
-    figure.colorbar(scale, ax=axes[:2], label="anomaly map (L2 distance)")
-    lines = [
-        f"image AUROC   {row['image_auroc']:.4f} ({row['difference']:+.4f})",
-        f"recall@1      {row['recall_at_1']:.3f}",
-        f"search        {row['search_time_ms']:.2f} ms per image",
-        f"index         {row['memory_mb']:.3f} MB",
-    ]
-    axes[2].text(0, 0.5, "\n".join(lines), family="monospace", va="center", fontsize=10)
-    axes[2].set_axis_off()
-    return figure
-
-
-def build_ladder(bank, labels, test, seed, n_clusters, nprobes, n_threads):
-    """Indexes for the interactive figure, and what each does at every nprobe.
-
-    Returns
-    -------
-    built : dict of name to search
-    facts : dict of (name, nprobe) to dict
-        As `measure` gives it, with the index's name.
-    """
-    lists = {"n_clusters": n_clusters}
-    kinds = {
-        f"{kind}, {m} x {bits} bits": {"kind": kind, "m": m, "bits": bits, **lists}
-        for kind, bits in (("ivf_pq", 4), ("ivf_pq_fast", 4), ("ivf_pq", 8))
-        for m in (8, 20)
-    } | {"ivf_sq8": {"kind": "ivf_sq8", **lists}, "hnsw": {"kind": "hnsw"}}
-    built, facts = {}, {}
-    exact, nearest = score(make_index("flat").fit(bank), test)
-    for name, settings in kinds.items():
-        try:
-            built[name] = search = make_index(settings, seed).fit(bank)
-        except IndexRefused:  # a small bank has fewer choices
-            continue
-        row = None
-        for nprobe in nprobes:
-            if hasattr(search, "nprobe"):
-                search.nprobe, row = nprobe, None
-            row = row or measure(search, labels, test, exact, nearest, n_threads)
-            facts[name, nprobe] = {"index": name, **row}
-    return built, facts
-
-
-def find_best(rows, category, smaller=20, tolerance=0.003):
+def best_small_index(
+    rows: pd.DataFrame, category: str, smaller: float = SMALL, tolerance: float = TOLERANCE
+) -> pd.Series | None:
     """The fastest index of a category that is small and as good as exact search.
 
     Returns
     -------
     row or None
         Of the indexes `smaller` times smaller than flat, the fastest one whose AUROC is at most
-        `tolerance` below exact search's; if there is none, the fastest; None if none is so small.
+        `tolerance` below exact search's; if there is none, the fastest; None if none is that small.
     """
-    some = indexes(rows[rows["category"] == category])
-    some = some[some["memory_reduction"] >= smaller]
-    close = some[some["difference"] >= -tolerance]
-    some = close if len(close) else some
-    return some.loc[some["speedup_over_flat"].idxmax()] if len(some) else None
+    of_category = index_rows(rows[rows["category"] == category])
+    small = of_category[of_category["memory_reduction"] >= smaller]
+    small_and_close = small[small["difference"] >= -tolerance]
+    candidates = small if small_and_close.empty else small_and_close
+    if candidates.empty:
+        return None
+    return candidates.loc[candidates["speedup_over_flat"].idxmax()]
+
+
+def claims_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the source claimed of IVF-PQ, beside the range measured here over all its settings."""
+    measured = rows[(rows["search_method"] == "ivf_pq") & (rows["status"] == "ok")]
+    table = [
+        (name, claimed, f"{measured[column].min():.2f} to {measured[column].max():.2f}")
+        for name, (claimed, column) in CLAIMS.items()
+    ]
+    return pd.DataFrame(table, columns=["", "claimed", "measured"])
+
+
+def summary(rows: pd.DataFrame, tolerance: float = TOLERANCE) -> str:
+    """The text of the eighth panel."""
+    n_skipped = (rows["status"] != "ok").sum()
+    sizes = f"{rows['bank_size'].min():,.0f} to {rows['bank_size'].max():,.0f}"
+    lines = [
+        f"{rows['category'].nunique()} categories, banks of {sizes} rows",
+        f"within {tolerance} image AUROC of exact search:",
+    ]
+    for row in recommend_index(mean_table(rows), tolerance).itertuples():
+        lines.append(f"- {row.place}: {row.index}")
+        if row.index != "none":
+            lines.append(
+                f"    {row.memory_reduction:.0f}x smaller, {row.speedup_over_flat:.1f}x flat's "
+                f"speed, {row.difference:+.4f}"
+            )
+    lines.append(f"{n_skipped} of {len(rows)} rows could not run")
+    return "\n".join(lines)
+
+
+def build_index_grid(
+    bank: np.ndarray, reference: Reference, settings: Settings, seed: int
+) -> dict[tuple[str, int], IndexResult]:
+    """What indexes of several kinds, m and bits answer at every nprobe; for the notebook's slider.
+
+    Parameters
+    ----------
+    bank : float32 array of shape (rows, channels)
+    reference : Reference
+    settings : Settings
+        Of which `n_clusters` and `nprobes` count here.
+    seed : int
+        Seed of the training of an index.
+
+    Returns
+    -------
+    dict of (name, nprobe) to IndexResult
+        An index that the bank is too small for is left out.
+    """
+    lists = {"n_clusters": settings.n_clusters}
+    grid = {
+        f"{kind}, {m} x {bits} bits": {"kind": kind, "m": m, "bits": bits, **lists}
+        for kind, bits in (("ivf_pq", 4), ("ivf_pq_fast", 4), ("ivf_pq", 8))
+        for m in (8, 20)
+    }
+    grid["ivf_sq8"] = {"kind": "ivf_sq8", **lists}
+    grid["hnsw"] = {"kind": "hnsw"}
+
+    results: dict[tuple[str, int], IndexResult] = {}
+    for name, index_settings in grid.items():
+        try:
+            index = make_index(index_settings, seed).fit(bank)
+        except IndexRefused:
+            continue
+        if isinstance(index, IVFIndex):
+            for nprobe in settings.nprobes:
+                index.nprobe = nprobe
+                results[name, nprobe] = measure_index(index, reference)
+        else:  # the same whatever the slider says
+            results |= dict.fromkeys(
+                [(name, nprobe) for nprobe in settings.nprobes], measure_index(index, reference)
+            )
+    return results

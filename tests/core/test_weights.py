@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.hub import fill_hub
 from safetensors.torch import save, save_file
 
 from patchcore_helpers.core.backbones import REGISTRY, _packaged_file, load_backbone, read_state
@@ -101,19 +102,6 @@ def test_without_room_for_a_copy_the_weights_are_there(onnx_file, tmp_path, monk
 def test_conversion_has_every_key(onnx_file):
     network = load_backbone("dinov2_vits14", weights="random").network
     assert convert(onnx_file).keys() == network.state_dict().keys()
-
-
-def fill_hub(home, repo, content):
-    """A hub cache folder in the hub's own format, holding one safetensors file."""
-    digest = hashlib.sha256(content).hexdigest()
-    folder = home / "hub" / f"models--{repo.replace('/', '--')}"
-    snapshot, blob = folder / "snapshots" / ("0" * 40), folder / "blobs" / digest
-    for path in (snapshot, blob.parent, folder / "refs"):
-        path.mkdir(parents=True)
-    (folder / "refs" / "main").write_text("0" * 40)
-    blob.write_bytes(content)
-    (snapshot / "model.safetensors").symlink_to(os.path.relpath(blob, snapshot))
-    return blob
 
 
 def run(home, *arguments, offline="1"):

@@ -4,14 +4,13 @@ import contextlib
 import csv
 import io
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from patchcore_helpers import InputError
@@ -19,27 +18,47 @@ from patchcore_helpers.experiments import grid
 from patchcore_helpers.experiments.grid import Grid, Outcome, Skipped, table, to_csv
 
 COLUMNS = ["number", "value", "part", "status"]
+ROOT = Path(__file__).parents[2]
 
-# Run by processes of their own: a task says when it begins, and takes a while.
-SLOW = """
-import os, sys, time
+# Run by processes of their own: every task reads the table as it is while the grid runs, and one
+# of them kills the process that writes it, once.
+FATAL = """
+import os, signal, time
+from pathlib import Path
 
 from patchcore_helpers.experiments.grid import Grid
 
 COLUMNS = ["number", "value", "part", "status"]
+FATAL, REFUSED, KEPT = 8, 2, 3
 
 
-def work(number, pause, log):
-    with open(log, "a") as file:
-        file.write(f"{number}\\n")
-    time.sleep(pause)
-    if number == 4:
-        raise ValueError("four\\nis refused")
+def rows_so_far(folder):
+    text = Path(folder, "results.csv").read_text()
+    lines = text.splitlines()
+    if not text.endswith("\\n") or lines[0] != ",".join(COLUMNS):
+        raise SystemExit("the table is not complete")
+    return lines[1:]
+
+
+def work(number, folder):
+    with open(folder + ".log", "a") as file:
+        file.write(f"{number} {os.getpid()}\\n")
+    rows = rows_so_far(folder)
+    killed = Path(folder + ".killed")
+    if number == FATAL and not killed.exists():
+        while len(rows_so_far(folder)) < 2 * KEPT - 1:  # another worker's results come in
+            time.sleep(0.01)
+        killed.touch()
+        os.kill(int(os.environ["WRITER"]), signal.SIGKILL)
+        os._exit(1)
+    if number == REFUSED:
+        raise ValueError("two\\nis refused")
     return [{"value": number / 7, "part": part} for part in "ab"], {"labels": [0, 1]}
 
 
 def main(folder, n_jobs, count):
-    tasks = [{"number": n, "pause": 0.15, "log": folder + ".log"} for n in range(count)]
+    os.environ["WRITER"] = str(os.getpid())
+    tasks = [{"number": number, "folder": folder} for number in range(count)]
     Grid(work, COLUMNS, folder, "results").run(tasks, n_jobs=n_jobs)
 """
 COUNT = 12
@@ -48,18 +67,18 @@ COUNT = 12
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
     folder = tmp_path_factory.mktemp("module")
-    (folder / "slow_work.py").write_text(SLOW)
+    (folder / "fatal_work.py").write_text(FATAL)
     return folder
 
 
-def start(module, folder, n_jobs):
-    script = f"import slow_work; slow_work.main({str(folder)!r}, {n_jobs}, {COUNT})"
-    environment = os.environ | {"PYTHONPATH": str(module)}
-    return subprocess.Popen([sys.executable, "-c", script], env=environment)
+def run_main(module, folder, n_jobs):
+    script = f"import fatal_work; fatal_work.main({str(folder)!r}, {n_jobs}, {COUNT})"
+    environment = os.environ | {"PYTHONPATH": f"{module}:{ROOT}"}
+    return subprocess.run([sys.executable, "-c", script], env=environment, timeout=120).returncode
 
 
 def read(path):
-    """The rows of a CSV that must be valid: whole lines, one header, nothing twice, in order."""
+    """The rows of a CSV that must be valid: complete lines, one header, nothing twice, in order."""
     text = path.read_text()
     assert text.startswith(",".join(COLUMNS) + "\n") and text.endswith("\n")
     rows = list(csv.DictReader(io.StringIO(text), strict=True))
@@ -70,70 +89,47 @@ def read(path):
     return rows
 
 
-def poll(process, path, enough=lambda rows: False):
-    """Read the CSV again and again until the process has ended, or there is enough in it."""
-    rows, reads = [], 0
-    end = time.monotonic() + 120
-    while process.poll() is None and not enough(rows):
-        assert time.monotonic() < end, "waited in vain"
-        if path.exists():
-            before = [row for row in rows if row["status"] == "ok"]
-            rows, reads = read(path), reads + 1
-            assert all(row in rows for row in before)
-        time.sleep(0.002)
-    return rows, reads
+def started(folder):
+    """How often each task began, and by which processes."""
+    lines = [line.split() for line in Path(f"{folder}.log").read_text().splitlines()]
+    return Counter(number for number, _ in lines), {int(pid) for _, pid in lines}
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_sigkill_in_mid_grid_and_again(module, tmp_path, n_jobs):
     folder = tmp_path / "out"
-    first = start(module, folder, n_jobs)
-    try:
-        rows, reads = poll(first, folder / "results.csv", lambda rows: len(rows) >= 9)
-        tree = psutil.Process(first.pid).children(recursive=True)
-    finally:
-        first.kill()  # SIGKILL
-        first.wait()
-    for process in tree:  # joblib's
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(tree, 10)
-    assert first.returncode == -9 and 9 <= len(rows) < 2 * COUNT - 1 and reads > 5
-    finished = {row["number"] for row in read(folder / "results.csv") if row["status"] == "ok"}
-    started = Counter((tmp_path / "out.log").read_text().split())
-    assert len(finished) >= 4 and set(started) > finished
+    assert run_main(module, folder, n_jobs) == -signal.SIGKILL
+    times, workers = started(folder)
+    for pid in workers:  # joblib's, which outlive the process that started them
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    rows = read(folder / "results.csv")
+    finished = {row["number"] for row in rows if row["status"] == "ok"}
+    assert 2 <= len(finished) < COUNT - 1 and set(times) > finished
 
-    again = start(module, folder, n_jobs)
-    _, reads = poll(again, folder / "results.csv")
-    assert again.wait() == 0 and reads > 5
-    started = Counter((tmp_path / "out.log").read_text().split())
-    assert {started[number] for number in finished} == {1}
-    assert started.keys() == {str(n) for n in range(COUNT)}
+    assert run_main(module, folder, n_jobs) == 0
+    times, _ = started(folder)
+    assert {times[number] for number in finished} == {1}
+    assert times.keys() == {str(n) for n in range(COUNT)}
     rows = read(folder / "results.csv")
     assert len(rows) == 2 * COUNT - 1
     (refused,) = [row for row in rows if row["status"] != "ok"]
-    assert refused["number"] == "4" and refused["value"] == refused["part"] == ""
-    assert refused["status"] == "failed: ValueError: four is refused"
+    assert refused["number"] == "2" and refused["value"] == refused["part"] == ""
+    assert refused["status"] == "failed: ValueError: two is refused"
 
-    last = start(module, folder, 1)
-    assert last.wait(120) == 0
     text = (folder / "results.csv").read_text()
-    assert read(folder / "results.csv") == rows
-    now = Counter((tmp_path / "out.log").read_text().split())
-    assert now - started == Counter(["4"])  # what failed is tried again, and nothing else
-
-    elsewhere = tmp_path / "whole"
-    assert start(module, elsewhere, 3 - n_jobs).wait(120) == 0
-    assert (elsewhere / "results.csv").read_text() == text
+    assert run_main(module, folder, 1) == 0
+    assert (folder / "results.csv").read_text() == text
+    again, _ = started(folder)
+    assert again - times == Counter(["2"])  # what failed is tried again, and nothing else
 
 
 calls = []
 
 
-def work(number, fail="", wait=0.0, scale=1):
+def work(number, fail="", scale=1):
     """In this process, or in another one: `calls` is of use for the former."""
     calls.append(number)
-    time.sleep(wait)
     if fail == "skip":
         raise Skipped("not here;\nfetch it")
     if fail == "refuse":
@@ -173,7 +169,7 @@ def test_a_second_run_computes_nothing(tmp_path):
 
 
 def test_workers_give_the_same_in_the_order_of_the_tasks(tmp_path):
-    tasks = [{"number": n, "wait": 0.05 * (5 - n)} for n in range(5)]  # the last ends first
+    tasks = numbers(4, 0, 3, 1, 2)
     tasks[3]["fail"] = "refuse"
     found = {n_jobs: run(tmp_path / str(n_jobs), tasks, n_jobs=n_jobs) for n_jobs in (1, 2)}
     one, two = ((tmp_path / str(n) / "results.csv").read_text() for n in (1, 2))
@@ -218,19 +214,31 @@ def test_what_failed_is_tried_again_and_takes_its_place(tmp_path):
     assert [(row["number"], row["status"]) for row in rows] == [("1", "ok")] * 2 + [("2", "ok")] * 2
 
 
-def test_other_code_or_other_parameters_are_computed_anew(tmp_path, monkeypatch):
+def test_other_code_or_other_parameters_are_computed_again(tmp_path, monkeypatch):
     run(tmp_path, numbers(1, 2))
     run(tmp_path, numbers(1, 2, scale=2))
     assert calls == [1, 2]
     assert "0.666667" in (tmp_path / "results.csv").read_text()
     run(tmp_path, numbers(1, 2, scale=1))  # said, not left to the default: another task
     assert calls == [1, 2]
-    monkeypatch.setattr(grid, "_code", lambda: "changed")
+    monkeypatch.setattr(grid, "code_hash", lambda: "changed")
     run(tmp_path, numbers(1, 2))
     assert calls == [1, 2]
     monkeypatch.undo()
     run(tmp_path, [dict(reversed(task.items())) for task in numbers(1, 2, scale=2)])
     assert calls == []
+
+
+def doubled(number):
+    return [{"value": 2 * number}], {}
+
+
+def test_two_functions_of_one_module_do_not_share_results(tmp_path):
+    run(tmp_path, numbers(3))
+    (outcome,) = Grid(doubled, COLUMNS, tmp_path).run(numbers(3))
+    assert outcome.rows == [{"number": 3, "status": "ok", "value": 6}]
+    (outcome,) = run(tmp_path, numbers(3))
+    assert calls == [] and [row["value"] for row in outcome.rows] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +250,7 @@ def test_other_code_or_other_parameters_are_computed_anew(tmp_path, monkeypatch)
 def test_a_corrupt_row_file_is_ignored(tmp_path, content):
     run(tmp_path, numbers(1, 2))
     text = (tmp_path / "results.csv").read_text()
-    path = Grid(work, COLUMNS, tmp_path)._path({"number": 1})
+    path = Grid(work, COLUMNS, tmp_path).result_path({"number": 1})
     path.write_bytes(content)
     run(tmp_path, numbers(1, 2))
     assert calls == [1] and (tmp_path / "results.csv").read_text() == text

@@ -379,9 +379,11 @@ def run_grid(folder, category):
     from patchcore_helpers.experiments import exp2
     from patchcore_helpers.experiments.grid import Grid
 
-    settings = {"methods": ["v1_random", "k_center"], "ratios": [0.05, 0.2], "image_size": 64}
-    tasks = exp2.make_tasks([category], range(10), **settings, use_cache=False)
-    Grid(exp2.run_task, exp2.BY_SEED, folder, "results").run(tasks)
+    settings = exp2.Settings(
+        methods=["v1_random", "k_center"], ratios=[0.05, 0.2], image_size=64, use_cache=False
+    )
+    tasks = exp2.make_tasks(settings, [category], range(10))
+    Grid(exp2.run_task, exp2.COLUMNS_BY_SEED, folder, "results").run(tasks)
 
 
 def _rows(folder):

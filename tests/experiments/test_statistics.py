@@ -5,9 +5,16 @@ import pytest
 from scipy import stats
 
 from patchcore_helpers import InputError
-from patchcore_helpers.core.metrics import auroc_interval
+from patchcore_helpers.core.intervals import auroc_interval
 from patchcore_helpers.experiments.grid import Outcome
-from patchcore_helpers.experiments.verdict import compare, gather, ran, sentence
+from patchcore_helpers.experiments.statistics import (
+    bonferroni_confidence,
+    collect_scores,
+    compare,
+    completed,
+    paired_scores,
+    summarize,
+)
 
 LABELS = np.repeat([0, 1], 60)
 
@@ -52,7 +59,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_sentence_and_table_follow_from_the_scores(case):
+def test_summary_and_table_follow_from_the_scores(case):
     apart, start, end = CASES[case]
     table = compare(pairs(*apart))
     assert table["kind"].tolist() == ["category"] * 3 + ["all"]
@@ -63,16 +70,16 @@ def test_sentence_and_table_follow_from_the_scores(case):
     assert table["verdict"].tolist()[:3] == expected
     overall = {"some better": "better", "both": "no difference shown"}.get(case, case)
     assert table["verdict"].iloc[-1] == overall
-    said = sentence(table, "A", "B")
-    assert said.startswith(start) and said.endswith(end), said
+    text = summarize(table, "A", "B")
+    assert text.startswith(start) and text.endswith(end), text
     last = table.iloc[-1]
-    assert f"({last.difference:+.3f} image AUROC, interval {last.low:+.3f} to" in said
+    assert f"({last.difference:+.3f} image AUROC, interval {last.low:+.3f} to" in text
 
 
 def test_confidence_is_shared_among_all_rows():
-    some = pairs((1.4, 1.2), (1.5, 1.2), (1.3, 1.3), (1.1, 1.4))
-    table = compare(some, confidence=0.9)
-    parts = [auroc_interval(*pair) for pair in some.values()]
+    categories = pairs((1.4, 1.2), (1.5, 1.2), (1.3, 1.3), (1.1, 1.4))
+    table = compare(categories, confidence=0.9)
+    parts = [auroc_interval(*pair) for pair in categories.values()]
     variance = sum(p.error**2 for p in parts) / 16
     df = variance**2 / sum((p.error**2 / 16) ** 2 / p.df for p in parts)
     expected = [(p.estimate, p.error, p.df) for p in parts]
@@ -92,23 +99,23 @@ def test_a_difference_can_get_lost_among_many_comparisons():
 
     alone = auroc_interval(*pairs((1.5, 1.44))["c0"])
     assert alone.verdict == verdict(0) == "better"
-    assert alone.at(1 - 0.05 / 202).verdict == verdict(200) == "no difference shown"
+    assert alone.with_confidence(1 - 0.05 / 202).verdict == verdict(200) == "no difference shown"
 
 
 def test_cases_on_the_same_images_do_not_count_twice():
-    groups = pairs((2, 1.2), (1.9, 1.2))
-    cases = {f"{name} at {i}": pair for name, pair in groups.items() for i in range(3)}
-    table = compare(cases, groups)
+    categories = pairs((2, 1.2), (1.9, 1.2))
+    cases = {f"{name} at {i}": pair for name, pair in categories.items() for i in range(3)}
+    table = compare(cases, categories)
     assert table["kind"].tolist() == ["case"] * 6 + ["category"] * 2 + ["all"]
-    alone = compare(groups).iloc[-1]
+    alone = compare(categories).iloc[-1]
     assert table.iloc[-1].difference == pytest.approx(alone.difference)
     ratio = (table.iloc[-1].high - table.iloc[-1].low) / (alone.high - alone.low)
     assert 1 < ratio < 1.6  # wider for nine comparisons instead of three, not narrower for six
-    assert sentence(table, "A", "B").endswith("A is better in 2 of 2 categories.")
+    assert summarize(table, "A", "B").endswith("A is better in 2 of 2 categories.")
 
 
 def test_nothing_to_compare():
-    with pytest.raises(InputError, match="nothing to compare: nowhere did both run"):
+    with pytest.raises(InputError, match=r"nothing to compare: .* no finished category"):
         compare({})
 
 
@@ -118,7 +125,7 @@ def outcome(method, seed, values=(0.1, 0.2), status="ok", kind="mean"):
     return Outcome(task, [{**task, "status": status}], scores, finished=status == "ok")
 
 
-def test_gather_takes_what_finished_and_nothing_else():
+def test_scores_are_collected_from_what_finished_and_nothing_else():
     outcomes = [
         outcome("a", 0, (1, 2)),
         outcome("b", 0, (3, 4)),
@@ -127,11 +134,31 @@ def test_gather_takes_what_finished_and_nothing_else():
         outcome("a", 3, (7, 8), kind="max"),
         outcome("c", 0, status="skipped: y"),
     ]
-    labels, found = gather(outcomes, "mean", method="a")
-    assert labels.tolist() == [0, 1] and found.tolist() == [[1, 2], [5, 6]]
-    assert gather(outcomes, "mean", method="a", seed=2)[1].tolist() == [[5, 6]]
-    assert gather(outcomes, "max", method="a")[1].tolist() == [[7, 8]]
-    assert gather(outcomes, "mean")[1].tolist() == [[1, 2], [3, 4], [5, 6]]
+    labels, scores_of_a = collect_scores(outcomes, "mean", method="a")
+    assert labels.tolist() == [0, 1] and scores_of_a.tolist() == [[1, 2], [5, 6]]
+    assert collect_scores(outcomes, "mean", method="a", seed=2)[1].tolist() == [[5, 6]]
+    assert collect_scores(outcomes, "max", method="a")[1].tolist() == [[7, 8]]
+    assert collect_scores(outcomes, "mean")[1].tolist() == [[1, 2], [3, 4], [5, 6]]
     for nothing in ({"method": "c"}, {"method": "a", "seed": 1}, {"other": 1}):
-        assert gather(outcomes, "mean", **nothing) is None
-    assert ran(outcomes, "method") == ["a", "b"] and ran(outcomes, "seed") == [0, 2, 3]
+        assert collect_scores(outcomes, "mean", **nothing) is None
+    assert completed(outcomes, "method") == ["a", "b"] and completed(outcomes, "seed") == [0, 2, 3]
+
+
+def test_pairs_have_as_many_seeds_as_both_methods():
+    outcomes = [
+        outcome("a", 0, (1, 2)),
+        outcome("a", 1, (5, 6)),
+        outcome("b", 0, (3, 4)),
+        outcome("c", 0, status="failed: x"),
+    ]
+    one, other, absent = ({"kind": "mean", "method": name} for name in "abc")
+    labels, scores_of_a, scores_of_b = paired_scores(outcomes, one, other)
+    assert labels.tolist() == [0, 1]
+    assert scores_of_a.tolist() == [[1, 2]] and scores_of_b.tolist() == [[3, 4]]
+    assert paired_scores(outcomes, one, absent) is None
+    assert paired_scores(outcomes, absent, other) is None
+
+
+def test_bonferroni_shares_the_chance_of_an_error():
+    assert 1 - bonferroni_confidence(0.95, 10) == pytest.approx(0.005)
+    assert bonferroni_confidence(0.9, 1) == pytest.approx(0.9)

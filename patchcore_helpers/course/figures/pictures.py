@@ -1,0 +1,134 @@
+"""Images, and what a detector makes of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from patchcore_helpers.core.extractor import read_item
+from patchcore_helpers.course.figures.panels import (
+    Box,
+    Limits,
+    draw_box,
+    hide_axes,
+    outline_defect,
+    overlay,
+    show_picture,
+)
+
+
+def images(pictures: Sequence[Any], titles: Sequence[str], columns: int = 5) -> Figure:
+    """A grid of images with a title each.
+
+    Parameters
+    ----------
+    pictures : sequence of samples, paths, PIL images or uint8 arrays
+    titles : sequence of str
+    columns : int
+    """
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(9, 2.05 * rows), squeeze=False)
+    for ax in axes.flat[len(pictures) :]:
+        ax.set_axis_off()
+    for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
+        show_picture(ax, picture, title)
+    return figure
+
+
+def heat_maps(
+    samples: Sequence[Any], maps: np.ndarray, titles: Sequence[str], limits: Limits
+) -> Figure:
+    """Images above, the same with their anomaly maps below, one color scale for all.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+    maps : array of shape (n, height, width)
+    titles : sequence of str
+    limits : (low, high)
+        See `overlay`.
+    """
+    figure, axes = plt.subplots(2, len(samples), figsize=(9, 4.1), squeeze=False)
+    panels = zip(axes.T, samples, maps, titles, strict=True)
+    for (above, below), sample, anomaly_map, title in panels:
+        pixels = show_picture(above, sample, title)
+        outline_defect(above, sample)
+        scale = overlay(below, pixels, anomaly_map, limits)
+    figure.colorbar(scale, ax=axes, label="anomaly map (L2 distance)", shrink=0.7)
+    return figure
+
+
+def reconstructions(
+    samples: Sequence[Any],
+    redrawn: np.ndarray,
+    errors: np.ndarray,
+    maps: np.ndarray,
+    titles: Sequence[Sequence[str]],
+    limits: Sequence[Limits],
+) -> Figure:
+    """A row per image: itself, an autoencoder's drawing, its squared error, PatchCore's map.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+    redrawn : array of shape (n, height, width, 3), 0 to 1
+    errors, maps : arrays of shape (n, height, width)
+    titles : sequence of (over the image, over the error, over PatchCore's map)
+    limits : two (low, high), of errors and of maps
+        See `overlay`.
+    """
+    rows = len(samples)
+    figure, axes = plt.subplots(rows, 4, figsize=(9, 2.35 * rows + 0.5), squeeze=False)
+    for row, (sample, picture) in enumerate(zip(samples, redrawn, strict=True)):
+        title, error_title, map_title = titles[row]
+        pixels = show_picture(axes[row, 0], sample, title)
+        outline_defect(axes[row, 0], sample)
+        drawing = (picture.clip(0, 1) * 255).astype(np.uint8)
+        show_picture(axes[row, 1], drawing, "drawn again")
+        error_scale = overlay(axes[row, 2], pixels, errors[row], limits[0], error_title)
+        map_scale = overlay(axes[row, 3], pixels, maps[row], limits[1], map_title)
+    below: dict[str, Any] = {"location": "bottom", "aspect": 12}
+    error_label = "squared error\n(of the image's variance)"
+    figure.colorbar(error_scale, ax=axes[:, 2], label=error_label, **below)
+    figure.colorbar(map_scale, ax=axes[:, 3], label="anomaly map\n(L2 distance)", **below)
+    return figure
+
+
+def layer_maps(image: Any, maps: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
+    """An image, and the mean activation of each layer's feature map.
+
+    Parameters
+    ----------
+    image : sample, path, PIL image or uint8 array
+    maps : sequence of arrays of shape (channels, height, width)
+    names : sequence of str
+    """
+    figure, axes = plt.subplots(1, len(maps) + 1, figsize=(11, 11 / (len(maps) + 1) + 0.5))
+    show_picture(axes[0], image, "image")
+    for ax, feature_map, name in zip(axes[1:], maps, names, strict=True):
+        ax.imshow(np.abs(feature_map).mean(0))
+        channels, height, width = feature_map.shape
+        hide_axes(ax, f"{name}\n{height} x {width}, {channels} channels")
+    return figure
+
+
+def receptive_fields(
+    image: Any, fields: Sequence[np.ndarray], boxes: Sequence[Box], titles: Sequence[str]
+) -> Figure:
+    """What one patch vector sees: its receptive field over the image, and its grid cell.
+
+    Parameters
+    ----------
+    image : sample, path, PIL image or uint8 array
+    fields : sequence of arrays of shape (height, width), largest value 1
+    boxes : sequence of (left, top, right, bottom), pixels
+    titles : sequence of str
+    """
+    figure, axes = plt.subplots(1, len(fields), figsize=(11, 11 / len(fields) + 0.4), squeeze=False)
+    pixels = read_item(image)
+    for ax, field, box, title in zip(axes[0], fields, boxes, titles, strict=True):
+        overlay(ax, pixels, np.sqrt(field), (0, 1), title)
+        draw_box(ax, box)
+    return figure

@@ -1,0 +1,247 @@
+"""Intervals against their definitions, written out; their coverage in simulations."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from patchcore_helpers import InputError
+from patchcore_helpers.core.intervals import (
+    Interval,
+    auroc_interval,
+    delong_components,
+    mean_interval,
+    welch_satterthwaite,
+)
+
+
+def components(labels, scores):
+    """DeLong's structural components, pair by pair: of defective and of normal images."""
+    good, bad = ([s for s, label in zip(scores, labels, strict=True) if label == k] for k in (0, 1))
+    wins = np.array([[(b > g) + 0.5 * (b == g) for g in good] for b in bad], dtype=float)
+    return wins.mean(1), wins.mean(0)
+
+
+def interval_by_hand(labels, scores, other=None, confidence=0.95):
+    """Scores of shape (cases, seeds, n); every sum of squares written out. Returns four numbers."""
+    cases, seeds, _ = scores.shape
+    sign, blocks = (1,) if other is None else (1, -1), (scores, other)
+    total, seed_part, images_part, welch = [0.0] * seeds, 0.0, 0.0, 0.0
+    for of in (0, 1):  # defective, then normal images
+        v = [
+            sum(
+                f * components(labels, block[case, seed])[of] / cases
+                for f, block in zip(sign, blocks, strict=False)
+                for case in range(cases)
+            )
+            for seed in range(seeds)
+        ]
+        images = len(v[0])
+        per_image = [sum(row[i] for row in v) / seeds for i in range(images)]
+        grand, per_seed = sum(per_image) / images, [sum(row) / images for row in v]
+        delong = sum((x - grand) ** 2 for x in per_image) / (images - 1) / images
+        images_part, welch = images_part + delong, welch + delong**2 / (images - 1)
+        if seeds > 1:
+            interaction = sum(
+                (v[s][i] - per_image[i] - per_seed[s] + grand) ** 2
+                for s in range(seeds)
+                for i in range(images)
+            ) / ((seeds - 1) * (images - 1))
+            seed_part -= interaction / images
+        total = per_seed
+    estimate = sum(total) / seeds
+    if seeds > 1:
+        seed_part += sum((x - estimate) ** 2 for x in total) / (seeds - 1)
+        seed_part = max(0.0, seed_part) / seeds
+        welch += seed_part**2 / (seeds - 1)
+    variance = images_part + seed_part
+    if variance == 0:
+        return estimate, estimate, estimate, 0.0
+    half = stats.t.ppf((1 + confidence) / 2, variance**2 / welch) * variance**0.5
+    return estimate, estimate - half, estimate + half, variance**0.5
+
+
+def planted(seed, shape, levels):
+    """Labels and scores; with few levels there are ties within and between the classes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat([0, 1], [shape[-1] // 2, shape[-1] - shape[-1] // 2]))
+    image, effect = rng.normal(size=shape[-1]), rng.normal(0, 0.3, (*shape[:-1], 1))
+    scores = image + labels * (1 + effect) + rng.normal(0, 0.5, shape)
+    return labels, np.round(scores * levels) / levels
+
+
+@pytest.mark.parametrize("levels", [1, 1000])
+@pytest.mark.parametrize("paired", [False, True])
+def test_one_seed_gives_delongs_interval(levels, paired):
+    labels, scores = planted(0, (2, 31), levels)
+    parts = [np.array(c) for c in components(labels, scores[0])]
+    if paired:
+        parts = [a - b for a, b in zip(parts, components(labels, scores[1]), strict=True)]
+    found = auroc_interval(labels, scores[0], scores[1] if paired else None)
+    variance = sum(part.var(ddof=1) / len(part) for part in parts)
+    assert found.error**2 == pytest.approx(variance, rel=1e-9) and variance > 0
+    estimates = [roc_auc_score(labels, row) for row in scores]
+    assert found.estimate == pytest.approx(estimates[0] - paired * estimates[1], abs=1e-12)
+    welch = sum((p.var(ddof=1) / len(p)) ** 2 / (len(p) - 1) for p in parts)
+    assert found.df == pytest.approx(variance**2 / welch)
+    half = stats.t.ppf(0.975, found.df) * variance**0.5
+    assert (found.low, found.high) == pytest.approx((found.estimate - half, found.estimate + half))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 12), (1, 4, 21), (3, 1, 14), (3, 5, 17)])
+@pytest.mark.parametrize("levels", [1, 1000])
+def test_interval_is_its_definition(shape, levels):
+    labels, scores = planted(1, shape, levels)
+    _, other = planted(2, shape, levels)
+    for rival in (None, other):
+        found = auroc_interval(labels, scores, rival, confidence=0.9)
+        expected = interval_by_hand(labels, scores, rival, confidence=0.9)
+        assert found[:4] == pytest.approx(expected, abs=1e-12)
+        if shape[0] == 1:
+            flat = auroc_interval(labels, scores[0], None if rival is None else rival[0], 0.9)
+            assert flat == pytest.approx(found, nan_ok=True)
+
+
+def test_seeds_add_variance_only_where_they_differ():
+    labels, scores = planted(3, (1, 600), 1000)
+    alone = auroc_interval(labels, scores)
+    assert auroc_interval(labels, np.repeat(scores, 7, axis=0)) == pytest.approx(alone)
+    rng = np.random.default_rng(0)
+    shifted = scores + labels * rng.normal(0, 1, (7, 1))
+    assert auroc_interval(labels, shifted).error > 2 * alone.error
+
+
+def test_a_difference_is_paired_image_by_image():
+    labels, scores = planted(4, (5, 80), 1000)
+    noise = np.random.default_rng(0).normal(0, 0.05, scores.shape)
+    difference = auroc_interval(labels, scores, scores + noise)
+    assert difference.error < 0.2 * auroc_interval(labels, scores).error
+    back = auroc_interval(labels, scores + noise, scores)
+    assert (back.low, back.high) == pytest.approx((-difference.high, -difference.low))
+
+
+def test_equal_scores_have_no_width_and_no_verdict():
+    labels = np.repeat([0, 1], 10)
+    for scores in (np.full(20, 0.3), np.full((4, 20), 0.3), np.full((2, 4, 20), 0.3)):
+        one = auroc_interval(labels, scores)
+        assert (one.estimate, one.low, one.high) == (0.5, 0.5, 0.5)
+        two = auroc_interval(labels, scores, scores)
+        assert (two.estimate, two.low, two.high, two.error) == (0, 0, 0, 0)
+        assert two.verdict == two.with_confidence(0.999).verdict == "no difference shown"
+        assert two.minimum_detectable_difference() == 0
+    _, scores = planted(5, (3, 20), 1000)
+    same = auroc_interval(labels, scores, scores)
+    assert same[:4] == (0, 0, 0, 0) and same.verdict == "no difference shown"
+
+
+def test_interval_at_another_confidence_and_its_words():
+    found = Interval.from_variance_components(0.1, [(0.0016, 9), (0.0009, 4)])
+    assert found.error == pytest.approx(0.05)
+    assert found.df == pytest.approx(0.0025**2 / (0.0016**2 / 9 + 0.0009**2 / 4))
+    assert found.with_confidence(0.95) == pytest.approx(found)
+    wide = found.with_confidence(0.99)
+    assert wide.high - 0.1 == pytest.approx(stats.t.ppf(0.995, found.df) * 0.05)
+    assert (found.verdict, wide.verdict) == ("no difference shown",) * 2
+    assert Interval.from_variance_components(0.2, [(0.0025, 20)]).verdict == "better"
+    assert Interval.from_variance_components(-0.2, [(0.0025, 20)]).verdict == "worse"
+
+
+def test_minimum_detectable_difference_is_seen_four_times_out_of_five():
+    rng, error, df = np.random.default_rng(0), 0.02, 12
+    truth = Interval.from_variance_components(0, [(error**2, df)]).minimum_detectable_difference(
+        0.95, 0.8
+    )
+    errors = error * np.sqrt(rng.chisquare(df, 20000) / df)
+    estimates = rng.normal(truth, error, 20000)
+    seen = estimates - stats.t.ppf(0.975, df) * errors > 0
+    assert 0.77 < seen.mean() < 0.83
+
+
+def test_mean_interval_adds_independent_variances():
+    intervals = [
+        Interval.from_variance_components(0.8, [(0.01, 5)]),
+        Interval.from_variance_components(0.9, [(0.04, 9)]),
+        Interval.from_variance_components(1, [(0, 3)]),
+    ]
+    mean = mean_interval(intervals)
+    assert mean.estimate == pytest.approx(0.9)
+    assert mean.error == pytest.approx(0.05**0.5 / 3)
+    assert mean.df == pytest.approx(0.05**2 / (0.01**2 / 5 + 0.04**2 / 9))
+    assert mean_interval(intervals[:1]) == pytest.approx(intervals[0])
+
+
+def test_intervals_refuse_bad_input():
+    labels, scores = planted(6, (3, 20), 1000)
+    for wrong in (scores[:, :-1], scores.T):
+        with pytest.raises(InputError, match="one row per seed of"):
+            auroc_interval(labels, wrong)
+    with pytest.raises(InputError, match="NaN"):
+        auroc_interval(labels, np.where(np.arange(20) == 3, np.nan, scores))
+    for few in ([0] * 20, [1] * 20, [0] * 19 + [1], [1] * 19 + [0]):
+        with pytest.raises(InputError, match="at least two normal and two defective"):
+            auroc_interval(few, scores)
+
+
+def coverage(runs, aurocs, seed_effect, images=100, seeds=5, noise=0.3, shared=0.7):
+    """Shares of simulated runs whose intervals hold the truth: of one AUROC, of a difference.
+
+    A score is an image effect (partly shared by the two methods), plus the distance between the
+    classes under this seed for a defective image, plus noise of its own for seed and image.
+    """
+    rng = np.random.default_rng([int(1000 * x) for x in (*aurocs, seed_effect)])
+    spread = (2 * (1 + noise**2)) ** 0.5  # of the difference of two images' scores
+    apart = [stats.norm.ppf(a) * (spread**2 + seed_effect**2) ** 0.5 for a in aurocs]
+    labels, inside = np.repeat([0, 1], images), np.zeros(2)
+    for _ in range(runs):
+        common, scores = rng.normal(size=2 * images), []
+        for distance in apart:
+            image = shared**0.5 * common + (1 - shared) ** 0.5 * rng.normal(size=2 * images)
+            effect = distance + seed_effect * rng.normal(size=(seeds, 1))
+            scores.append(image + labels * effect + noise * rng.normal(size=(seeds, 2 * images)))
+        one, difference = auroc_interval(labels, scores[0]), auroc_interval(labels, *scores)
+        inside[0] += one.low <= aurocs[0] <= one.high
+        inside[1] += difference.low <= aurocs[0] - aurocs[1] <= difference.high
+    return inside / runs
+
+
+REGIMES = (0.0, 0.05, 0.2)
+TRUTHS = ((0.8, 0.8), (0.88, 0.84), (0.95, 0.93))
+
+
+@pytest.mark.parametrize("seed_effect", REGIMES)
+def test_coverage_of_few_simulations(seed_effect):
+    found = coverage(300, TRUTHS[1], seed_effect)
+    assert ((found >= 0.9) & (found <= 0.99)).all(), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("aurocs", TRUTHS)
+@pytest.mark.parametrize("seed_effect", REGIMES)
+def test_coverage(seed_effect, aurocs):
+    one, difference = coverage(2000, aurocs, seed_effect)
+    print(f"seed effect {seed_effect}, AUROC {aurocs}: one {one:.4f}, difference {difference:.4f}")
+    assert 0.93 <= difference <= 0.97
+    # One AUROC near 1 has a skewed distribution, which a symmetric interval covers a bit less.
+    assert (0.93 if aurocs[0] < 0.9 else 0.91) <= one <= 0.97
+
+
+@pytest.mark.parametrize("levels", [1, 1000])
+def test_delongs_components_count_pairs(levels):
+    labels, scores = planted(7, (2, 3, 15), levels)
+    defective, normal = delong_components(labels, scores)
+    assert defective.shape == (3, 8) and normal.shape == (3, 7)
+    for seed in range(3):
+        by_case = [components(labels, scores[case, seed]) for case in range(2)]
+        np.testing.assert_allclose(defective[seed], np.mean([d for d, _ in by_case], axis=0))
+        np.testing.assert_allclose(normal[seed], np.mean([n for _, n in by_case], axis=0))
+
+
+def test_welch_satterthwaite_of_two_samples_is_welchs_t_test():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, 9), rng.normal(0.5, 3, 14)
+    parts = [(sample.var(ddof=1) / len(sample), len(sample) - 1) for sample in (a, b)]
+    variance, df = welch_satterthwaite(parts)
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    assert df == pytest.approx(expected.df)
+    assert (a.mean() - b.mean()) / variance**0.5 == pytest.approx(expected.statistic)
+    assert welch_satterthwaite([(0.0, 5)]) == (0.0, np.inf)

