@@ -8,16 +8,15 @@ import multiprocessing
 import os
 import resource
 import sys
-import tempfile
 import warnings
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 from patchcore_helpers.errors import InputError
 
 KILLED = 137  # the exit status of a process that was ended at a kill point
 KILL_POINTS = ("fsync", "replace", "rename")  # the calls of `os` by which files become visible
+PIPE_SIZE = 65536  # bytes that a process may write without being read
 TIME_LIMIT = 180  # seconds after which a process counts as hung
 PRELOADED = [
     "patchcore_helpers",
@@ -52,27 +51,27 @@ def run_apart(work, *arguments, die_before=None, largest_file=None):
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = [Path(folder) / "out", Path(folder) / "err"]
-        for output in outputs:
-            output.touch()
-        process = context.Process(
-            target=_child,
-            args=(work, arguments, outputs, die_before, largest_file, dict(os.environ)),
-        )
-        process.start()
-        process.join(TIME_LIMIT)
-        if process.exitcode is None:
-            process.kill()
-            raise AssertionError(f"{work.__name__}: no end after {TIME_LIMIT} s")
-        out, err = (output.read_text(errors="surrogateescape") for output in outputs)
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]  # not files: they could be too large
+    writers = [writer for _, writer in pipes]
+    process = context.Process(
+        target=_child,
+        args=(work, arguments, writers, die_before, largest_file, dict(os.environ)),
+    )
+    process.start()
+    for writer in writers:
+        writer.close()
+    process.join(TIME_LIMIT)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"{work.__name__}: no end after {TIME_LIMIT} s")
+    out, err = (os.read(reader.fileno(), PIPE_SIZE).decode() for reader, _ in pipes)
     return Ended(process.exitcode, out, err)
 
 
-def _child(work, arguments, outputs, die_before, largest_file, environment):
+def _child(work, arguments, writers, die_before, largest_file, environment):
     os.environ.update(environment)  # the server's is that of the first test
-    for stream, output in enumerate(outputs, 1):
-        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), stream)
+    for stream, writer in enumerate(writers, 1):
+        os.dup2(writer.fileno(), stream)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     warnings.simplefilter("always")
