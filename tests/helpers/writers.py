@@ -4,8 +4,8 @@ Each takes a folder to write into and a variant; a variant's result is the same 
 """
 
 import numpy as np
-from helpers.miniatures import make_mvtec, picture
 
+from helpers.miniatures import make_mvtec, picture
 from patchcore_helpers import MemoryBank, PatchCore
 from patchcore_helpers.app import cli
 from patchcore_helpers.data.prepare import prepare
@@ -79,4 +79,3 @@ def contents(folder):
 def unfinished(folder):
     """Temporary files and folders, at any depth."""
     return [path for path in folder.rglob(".*") if path.name.endswith(TEMPORARY)]
-

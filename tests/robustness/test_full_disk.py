@@ -42,8 +42,10 @@ def test_no_room(writer, limit, tmp_path):
     assert not unfinished(tmp_path)
     expected = contents(whole)
     for name, content in contents(folder).items():
-        assert expected[name].startswith(content) if name.endswith(".csv") else (
-            content == expected[name]
+        assert (
+            expected[name].startswith(content)
+            if name.endswith(".csv")
+            else (content == expected[name])
         )
     assert run_apart(writer, folder).status == 0
     assert contents(folder) == expected
