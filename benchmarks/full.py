@@ -1,9 +1,9 @@
 """How long the experiments take on MVTec AD, VisA and AITEX, extrapolated from embedded images.
 
-    python benchmarks/full.py [--train 160] [--test 80]
+    python -m benchmarks.full [--train 160] [--test 80]
 
 Runs the full settings of experiments 1 to 3 (notebooks/configs/exp*_config.yaml) on solar cells,
-enlarged to the size of MVTec AD's pictures, twice: with so many images and with half as many. Time
+enlarged to the size of MVTec AD's pictures, twice: with all images and with half as many. Time
 per image for the network, and what comes after it (choosing, searching, measuring), are scaled to
 the published numbers of images; the smaller run checks the rule that scales. Where a backbone's
 weights are not installed its network gets random ones: the arithmetic is the same. Writes the table
@@ -11,18 +11,20 @@ of docs/full.md.
 """
 
 import argparse
+import dataclasses
 import json
 import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
-import report
 import torch
 import yaml
+from patchcore_helpers.experiments.common import load_patches, require_weights
 
+from benchmarks import report
 from patchcore_helpers import PatchCore, load_category
-from patchcore_helpers.experiments import exp1, exp2, exp3
+from patchcore_helpers.experiments import exp2, exp3
 from patchcore_helpers.experiments.grid import Skipped
 
 ROOT = report.HERE.parent
@@ -59,7 +61,7 @@ def measure_backbone(name, config, images):
     """Seconds of the network per image, of the rest in all, and bytes of patches per image."""
     weights = None
     try:
-        exp1.require_weights(name)
+        require_weights(name)
     except Skipped:
         weights = "random"
     with tempfile.TemporaryDirectory() as cache:
@@ -77,18 +79,17 @@ def measure_backbone(name, config, images):
 
         first, second = seconds_of(fit_and_score)[0], seconds_of(fit_and_score)[0]
     n = len(images.train) + len(images.test)
-    patches = model.n_patches_ / len(images.train) * model.memory_bank_.shape[1] * 4
+    patches = model.n_patches_ / len(images.train) * model.bank_.vectors_.shape[1] * 4
     return (first - second) / n, second, patches, weights or "its own"
 
 
 def measure_task(module, config, folder, images):
     """The same of one seed of experiment 2 or 3, which share the network's output."""
-    limits = {"max_train": 0, "max_test": 0, "use_cache": False}
-    names = {"methods", "ratios", "image_size", "bits", "nprobes", "n_clusters", "m", "bank_ratio"}
-    options = {k: v for k, v in config.items() if k in names} | limits
-    where = (str(folder), "data", "efficientnet_lite0", config["image_size"], *limits.values())
-    network, _ = seconds_of(exp2.load_patches, *where)
-    rest, _ = seconds_of(module.run_task, str(folder), 0, data_dir="data", **options)
+    names = {field.name for field in dataclasses.fields(module.Settings)} - {"data_dir"}
+    options = {name: value for name, value in config.items() if name in names}
+    settings = module.Settings(**options, use_cache=False)
+    network, _ = seconds_of(load_patches, settings, settings.backbone, str(folder))
+    rest, _ = seconds_of(module.run_task, settings, str(folder), 0)
     return network / (len(images.train) + len(images.test)), rest
 
 
@@ -149,13 +150,13 @@ def main():
     rows.append((7, f"AITEX, all {AITEX_STRIPS} strips", 7, f"{1000 * seconds:.0f} in all, a strip",
                  "", round(seconds * AITEX_STRIPS / 60)))  # fmt: skip
     text = f"""
-Extrapolated, not run: `python benchmarks/full.py`, {time.strftime("%Y-%m-%d")};
+Extrapolated, not run: `python -m benchmarks.full`, {time.strftime("%Y-%m-%d")};
 {report.processor()}, {torch.get_num_threads()} threads. Measured on {full[0]} + {full[1]} solar
 cells, enlarged to {SIDE:,} px, with the full settings (notebook 7: the committed run, per strip);
 scaled to the published numbers of images: the network per image, the rest as training images times
 all images, times the seeds. At half the images that rule gives {min(off):.2f} to {max(off):.2f}
-times what was measured there: below 1 means that the minutes below are rather too many. Take
-them for guesses. The rows of notebook 4 add up.
+times what was measured there: below 1 means that the minutes below are rather too high. They
+are estimates. The rows of notebook 4 add up.
 
 {report.table(columns, rows)}
 
