@@ -5,21 +5,14 @@ Each takes a folder to write into and a variant; a variant's result is the same 
 
 import numpy as np
 
+from helpers.command import TINY_OPTIONS, tiny_model
 from helpers.miniatures import make_mvtec, picture
-from patchcore_helpers import MemoryBank, PatchCore
+from patchcore_helpers import MemoryBank
 from patchcore_helpers.app import cli
 from patchcore_helpers.data.prepare import prepare
 from patchcore_helpers.experiments.grid import Grid
 
-TINY = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "64"]
-TINY += ["--coreset-ratio", "0.1"]
 TEMPORARY = (".part", ".old", ".running")  # how the names of unfinished files and folders end
-
-
-def tiny_model(**options):
-    """A PatchCore on a very small network, which needs no file of weights."""
-    settings = {"weights": "random", "image_size": 64, "coreset_ratio": 0.1}
-    return PatchCore("test_resnet", **(settings | options))
 
 
 def write_bank(folder, variant=0):
@@ -53,7 +46,7 @@ def write_prepared(folder, variant=0):
 
 def write_report(folder, variant=0):
     category = make_mvtec(folder.parent / "data", ("bottle",)) / "bottle"
-    words = ["new", category, "--output", folder, "--pictures", 2 + variant, *TINY]
+    words = ["new", category, "--output", folder, "--pictures", 2 + variant, *TINY_OPTIONS]
     return cli.main([str(word) for word in words])
 
 

@@ -3,8 +3,8 @@
 import os
 
 import pytest
+from helpers.command import TINY_OPTIONS, tiny_model
 from helpers.miniatures import make_mvtec
-from helpers.writers import TINY, tiny_model
 
 from patchcore_helpers import load_category
 from patchcore_helpers.app import cli
@@ -86,7 +86,7 @@ def test_bad_arguments(command, option, value, paths, tmp_path, monkeypatch, cap
     else:
         words += value.split() or ([""] if command == "fetch-weights" else [])
     if words[:2] in (["evaluate", "CATEGORY"], ["new", "CATEGORY"]):
-        words[2:2] = TINY
+        words[2:2] = TINY_OPTIONS
     for place, path in paths.items():
         words = [word.replace(place, path) for word in words]
     try:

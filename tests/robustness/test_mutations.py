@@ -5,8 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers.command import tiny_model
 from helpers.miniatures import picture
-from helpers.writers import tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -85,7 +85,7 @@ def bank():
 @pytest.fixture(scope="module")
 def model():
     images = [picture("bank", number, 64)[0] for number in range(4)]
-    return tiny_model(precision="float32").fit(images).calibrate(images, 0.5)
+    return tiny_model().fit(images).calibrate(images, 0.5)
 
 
 @pytest.mark.parametrize("kind", ["bank", "model"])
