@@ -2,8 +2,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Test processes; each takes 1 to 2 GB. One thread each, so that they do not compete for the cores.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+QUICK := not (long or notebooks or browser or slow or network)
 
-.PHONY: help setup course test lab verify lint bench faults full readme clean
+.PHONY: help setup course check test lab verify lint bench full readme clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,36 +26,38 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 course: setup  ## run all notebooks end to end on the embedded data, into output/
 	$(BIN)/patchcore-course run --profile default --output output
 
-test: setup  ## run every test
+check: lint  ## lint, types and the quick tests; about a minute on two cores
+	$(PYTEST) -m "$(QUICK)"
+
+test: lint  ## run every test; about ten minutes on two cores
+	$(PYTEST) -m "not slow and not network"
+
+lint: setup verify  ## style, types, layers, and the form of the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python docs/verify.py
-	$(BIN)/python -m pytest -m "not slow and not network"
+	$(BIN)/lint-imports
 
 lab: setup  ## open the course in JupyterLab; ARGS="--no-browser --allow-root" in a container
 	$(BIN)/jupyter lab --notebook-dir notebooks $(ARGS)
 
-verify: setup  ## check that every notebook keeps the form of a lesson
+verify: setup  ## check that notebooks hold no outputs, no stale numbers and no untyped parameters
 	$(BIN)/python docs/verify.py
 
 bench: setup  ## measure the timed claims side by side; about an hour on an idle machine
-	cd benchmarks && ../$(BIN)/python extraction.py
-	cd benchmarks && ../$(BIN)/python sliders.py
-	cd benchmarks && ../$(BIN)/python coreset.py
-	cd benchmarks && ../$(BIN)/python predict.py
-	cd benchmarks && ../$(BIN)/python scale.py
-	cd benchmarks && ../$(BIN)/python full.py
-
-faults: setup  ## kill, fuzz and starve everything on purpose; 6 to 16 minutes
-	$(BIN)/python tests/faults.py --kills 40 --files 1000 --markdown docs/faults.md
+	$(BIN)/python -m benchmarks.extraction
+	$(BIN)/python -m benchmarks.sliders
+	$(BIN)/python -m benchmarks.coreset
+	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.full
 
 full: setup  ## run the experiments on MVTec AD, VisA and AITEX; data/README.md says how to get them
 	$(BIN)/patchcore-course run 1 4 5 6 7 --profile full --output output/full --timeout 86400
 
 clean:  ## remove what runs have written
-	rm -rf output .pytest_cache .ruff_cache .hypothesis
+	rm -rf output .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
-readme: course  ## run what has changed, take numbers and pictures over, write the README's tables
+readme: course  ## run what has changed, copy numbers and pictures, write the README's tables
 	$(BIN)/python docs/verify.py --summaries output --fix
 	$(BIN)/python docs/readme.py --take output

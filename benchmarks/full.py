@@ -1,9 +1,9 @@
 """How long the experiments take on MVTec AD, VisA and AITEX, extrapolated from embedded images.
 
-    python benchmarks/full.py [--train 160] [--test 80]
+    python -m benchmarks.full [--train 160] [--test 80]
 
 Runs the full settings of experiments 1 to 3 (notebooks/configs/exp*_config.yaml) on solar cells,
-enlarged to the size of MVTec AD's pictures, twice: with so many images and with half as many. Time
+enlarged to the size of MVTec AD's pictures, twice: with all images and with half as many. Time
 per image for the network, and what comes after it (choosing, searching, measuring), are scaled to
 the published numbers of images; the smaller run checks the rule that scales. Where a backbone's
 weights are not installed its network gets random ones: the arithmetic is the same. Writes the table
@@ -11,19 +11,20 @@ of docs/full.md.
 """
 
 import argparse
+import dataclasses
 import json
 import tempfile
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
-import report
 import torch
 import yaml
+from patchcore_helpers.experiments.common import load_patches, require_weights
 
+from benchmarks import report
 from patchcore_helpers import PatchCore, load_category
-from patchcore_helpers.experiments import common, exp2, exp3
+from patchcore_helpers.experiments import exp2, exp3
 from patchcore_helpers.experiments.grid import Skipped
 
 ROOT = report.HERE.parent
@@ -60,7 +61,7 @@ def measure_backbone(name, config, images):
     """Seconds of the network per image, of the rest in all, and bytes of patches per image."""
     weights = None
     try:
-        common.require_weights(name)
+        require_weights(name)
     except Skipped:
         weights = "random"
     with tempfile.TemporaryDirectory() as cache:
@@ -84,13 +85,12 @@ def measure_backbone(name, config, images):
 
 def measure_task(module, config, folder, images):
     """The same of one seed of experiment 2 or 3, which share the network's output."""
-    names = {field.name for field in fields(module.Settings)} - {"data_dir"}
+    names = {field.name for field in dataclasses.fields(module.Settings)} - {"data_dir"}
     options = {name: value for name, value in config.items() if name in names}
     settings = module.Settings(**options, use_cache=False)
-    patches = (settings, settings.backbone, str(folder))
-    network, _ = seconds_of(common.load_patches, *patches)
-    everything, _ = seconds_of(module.run_task, settings, str(folder), seed=0)
-    return network / (len(images.train) + len(images.test)), everything - network
+    network, _ = seconds_of(load_patches, settings, settings.backbone, str(folder))
+    rest, _ = seconds_of(module.run_task, settings, str(folder), 0)
+    return network / (len(images.train) + len(images.test)), rest
 
 
 def extrapolate(config, categories, network, rest, base):
@@ -150,13 +150,13 @@ def main():
     rows.append((7, f"AITEX, all {AITEX_STRIPS} strips", 7, f"{1000 * seconds:.0f} in all, a strip",
                  "", round(seconds * AITEX_STRIPS / 60)))  # fmt: skip
     text = f"""
-Extrapolated, not run: `python benchmarks/full.py`, {time.strftime("%Y-%m-%d")};
+Extrapolated, not run: `python -m benchmarks.full`, {time.strftime("%Y-%m-%d")};
 {report.processor()}, {torch.get_num_threads()} threads. Measured on {full[0]} + {full[1]} solar
 cells, enlarged to {SIDE:,} px, with the full settings (notebook 7: the committed run, per strip);
 scaled to the published numbers of images: the network per image, the rest as training images times
 all images, times the seeds. At half the images that rule gives {min(off):.2f} to {max(off):.2f}
-times what was measured there: below 1 means that the minutes below are rather too many. Take
-them for guesses. The rows of notebook 4 add up.
+times what was measured there: below 1 means that the minutes below are rather too high. They
+are estimates. The rows of notebook 4 add up.
 
 {report.table(columns, rows)}
 

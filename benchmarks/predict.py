@@ -1,6 +1,6 @@
 """How fast and in how much memory a saved bank judges many files.
 
-    python benchmarks/predict.py [--images 2000] [--print]
+    python -m benchmarks.predict [--images 2000] [--print]
 
 Fits on elpv/mono with the default settings, once with the exact search and once with ivf_pq_fast,
 saves both banks and judges copies of the cells with what `patchcore-course predict` runs. Resident
@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
-import report
 import torch
 
+from benchmarks import report
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.app.verdicts import judge
 
-SEARCHES = ("exact", "ivf_pq_fast")
+INDEXES = ("exact", "ivf_pq_fast")
 CHUNK = 200
 
 
@@ -63,13 +63,12 @@ def main():
         for file, sample in zip(files, cells, strict=False):
             shutil.copy(sample.image, file)
         models = {}
-        for search in SEARCHES:
-            bank = Path(folder) / f"{search}.safetensors"
-            PatchCore(search=search, cache=True).fit(category.train).calibrate(
-                category.calibration
-            ).save(bank)
-            models[search] = PatchCore.load(bank)
-        rss = {search: memory(model, files) for search, model in models.items()}
+        for index in INDEXES:
+            bank = Path(folder) / f"{index}.safetensors"
+            model = PatchCore(index=index, cache=True).fit(category.train)
+            model.calibrate(category.calibration).save(bank)
+            models[index] = PatchCore.load(bank)
+        rss = {index: memory(model, files) for index, model in models.items()}
         ways = {"extraction alone": models["exact"].extractor_.patches}
         ways |= {f"predict, {s}": lambda part, m=m: judge(m, part) for s, m in models.items()}
         times = {way: [] for way in ways}
@@ -79,8 +78,8 @@ def main():
                 times[way].append(seconds(run(part)) / len(part))
     plain, rows = np.array(times["extraction alone"]), []
     for way, each in times.items():
-        search = way.partition(", ")[2]
-        mb = [f"{value:.0f}" for value in rss[search].values()] if search else ["", ""]
+        index = way.partition(", ")[2]
+        mb = [f"{value:.0f}" for value in rss[index].values()] if index else ["", ""]
         share = f"{np.median(plain / each):.2f}"
         rows.append((way, f"{1 / np.median(each):.1f}", share, *mb))
     columns = ["way", "images per second", "share of extraction"]
@@ -91,9 +90,9 @@ def main():
         return
     text = f"""## Verdicts from a saved bank
 
-`python benchmarks/predict.py`, {time.strftime("%Y-%m-%d")}; {report.processor()},
+`python -m benchmarks.predict`, {time.strftime("%Y-%m-%d")}; {report.processor()},
 {torch.get_num_threads()} threads, torch {torch.__version__}. {args.images:,} PNG files of 300 px,
-default settings, {len(models["exact"].memory_bank_):,} rows; medians over {args.chunks} chunks of
+default settings, {len(models["exact"].bank_):,} rows; medians over {args.chunks} chunks of
 {CHUNK} files, the ways taking turns.
 
 {report.of_frame(table)}

@@ -1,8 +1,8 @@
 """The coreset of shards beside greedy k-center of all rows, and a plan for 50 million patches.
 
-    python benchmarks/scale.py                   # everything: 20 minutes on 2 cores, 6 GB of disk
-    python benchmarks/scale.py --parts shards    # 2 minutes; the rest as it stands
-    python benchmarks/scale.py --parts           # only the texts, from results/scale.csv
+    python -m benchmarks.scale                   # everything: 20 minutes on 2 cores, 6 GB of disk
+    python -m benchmarks.scale --parts shards    # 2 minutes; the rest as it is
+    python -m benchmarks.scale --parts           # only the texts, from results/scale.csv
 
 `shards`: elpv/mono as in coreset.py, 1 %, cut into 2, 4 and 8 shards, three seeds; true radius and
 image AUROC beside the exact greedy choice. `big`: synthetic vectors of 128 columns in shards of
@@ -20,11 +20,12 @@ import threading
 import time
 from pathlib import Path
 
-import coreset as plain  # the benchmark beside this one
 import numpy as np
 import pandas as pd
 import psutil
-import report
+
+from benchmarks import coreset as plain
+from benchmarks import report
 
 HERE = Path(__file__).resolve().parent
 PARTS, SHARD, WORKERS, WIDTH = ["shards", "big"], 500_000, 2, 128
@@ -208,7 +209,7 @@ def plan_table(big):
 def plan_text(frame):
     big = frame[frame.part == "big"]
     if big.empty:
-        return "Not measured yet: run `python benchmarks/scale.py`.\n"
+        return "Not measured yet: run `python -m benchmarks.scale`.\n"
     last, per_distance, second = units(big)
     return f"""Extrapolated, not measured: {PLAN:,} x {WIDTH} float32 in shards of {SHARD:,},
 {SHARE:.1%} chosen. Unit costs from {int(last.n):,} vectors on {WORKERS} worker processes
@@ -227,7 +228,7 @@ def write_plan(text, path):
 
 
 def write_report(frame, folder):
-    parts = [f"## Coresets of shards\n\n`python benchmarks/scale.py`, {time.strftime('%Y-%m-%d')}; "
+    parts = [f"## Coresets of shards\n\n`python -m benchmarks.scale`, {time.strftime('%Y-%m-%d')}; "
              f"{report.processor()}, {WORKERS} worker processes, load average "
              f"{frame.load.min():.1f} to {frame.load.max():.1f}.\n"]  # fmt: skip
     if "shards" in set(frame.part):

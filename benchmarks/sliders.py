@@ -1,6 +1,6 @@
 """How long a slider takes to answer: the notebooks' own drawing functions, on their default data.
 
-    python benchmarks/sliders.py [--draws 200]
+    python -m benchmarks.sliders [--draws 200]
 
 Runs the cells of a notebook up to its last interactive figure, then moves every control of every
 `explore(...)` back and forth, and prints the 95th percentiles of computing and of drawing.
@@ -14,9 +14,9 @@ import matplotlib
 import nbformat
 import numpy as np
 import pandas as pd
-import report
 from IPython.core.interactiveshell import InteractiveShell
 
+from benchmarks import report
 from patchcore_helpers.course.controls import Explorer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,24 +40,30 @@ def explorers(path):
 
 
 def positions(control):
-    """Places along a control, from one end to the other and back."""
+    """What moves a control from one end to the other and back: (attribute, values)."""
     if hasattr(control, "options"):
-        values = [value for _, value in control._options_full]
+        attribute = "index"
+        values = list(range(len(control.options)))
     else:
+        attribute = "value"
         count = min(40, round((control.max - control.min) / control.step) + 1)
         values = np.linspace(control.min, control.max, count).tolist()
         values = [round(v) if isinstance(control.value, int) else v for v in values]
-    return values + values[-2:0:-1]
+    return attribute, values + values[-2:0:-1]
 
 
 def measure(explorer, draws):
-    compute, picture = [], []
-    moves = [(name, v) for name, c in explorer.controls.items() for v in positions(c)]
+    compute = []
+    picture = []
+    moves = []
+    for control in explorer.controls.values():
+        attribute, values = positions(control)
+        moves += [(control, attribute, value) for value in values]
     while len(picture) < draws:
-        for name, value in moves:
+        for control, attribute, value in moves:
             before = explorer.timings
             start = time.perf_counter()
-            explorer.controls[name].value = value
+            setattr(control, attribute, value)
             if explorer.timings is not before:
                 picture.append(time.perf_counter() - start)
                 compute.append(explorer.timings.compute)
@@ -88,7 +94,7 @@ def main():
         "sliders",
         f"""## Interactive figures
 
-`python benchmarks/sliders.py`, {time.strftime("%Y-%m-%d")}; {report.processor()}. Every
+`python -m benchmarks.sliders`, {time.strftime("%Y-%m-%d")}; {report.processor()}. Every
 control of every interactive figure is moved back and forth, on the default data. *compute*
 is the drawing function (numbers and matplotlib's artists), *picture* all until the PNG is there.
 

@@ -1,6 +1,6 @@
 """Write the measured parts of README.md from the committed runs in docs/runs.
 
-    python docs/readme.py --take output   # first take runs and pictures over from an output folder
+    python docs/readme.py --take output   # first copy runs and pictures from an output folder
     python docs/readme.py                 # only write the tables again
 
 `make readme` does the first. A test compares README.md with what this script would write.
@@ -19,9 +19,9 @@ from verify import committed_runs, save_summaries
 from patchcore_helpers.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "benchmarks"))
-RUNS, PICTURES = ROOT / "docs" / "runs", ROOT / "docs" / "pictures"
-# Which figure of a notebook stands for it in the README.
+RUNS = ROOT / "docs" / "runs"
+PICTURES = ROOT / "docs" / "pictures"
+# The figure of each notebook that the README shows, and its alternative text.
 SHOWN = {
     "01_introduction": ("hits", "anomaly maps on defective solar cells"),
     "02_feature_unfolding": ("receptive_field", "what one patch vector sees of the image"),
@@ -31,7 +31,7 @@ SHOWN = {
     "06_exp3_faiss_compression": ("pareto", "bytes, time and AUROC of compressed memory banks"),
     "07_aitex_tiling": ("strip_maps", "stitched anomaly maps on rendered strips of cloth"),
 }
-# Tables of a run that the README's own are made from; kept as docs/runs/<notebook>.<table>.csv.
+# Tables of a run from which the README's are made; kept as docs/runs/<notebook>.<table>.csv.
 TABLES = {
     "04_exp1_backbone_comparison": ("aurocs", "claimed_against_measured"),
     "05_exp2_adaptive_coreset": ("results_all_methods",),
@@ -40,14 +40,22 @@ TABLES = {
 RATIO = 0.01  # of experiment 2, in the README
 
 
-def kept_table(name, table):
+def markdown_table(header, rows):
+    """A Markdown table.
+
+    >>> print(markdown_table(["a", "b"], [(1, 2)]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+    """
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def committed_table(name, table):
     """A committed table of a notebook's run."""
     return pd.read_csv(RUNS / f"{name}.{table}.csv")
-
-
-def amount(run):
-    """Minutes and memory of a run, for a table."""
-    return f"{run['seconds'] / 60:.1f} min | {run['peak_rss_mb'] / 1000:.1f} GB"
 
 
 def question(name):
@@ -73,88 +81,113 @@ def needs(runs):
 
 def notebooks(runs):
     """One line per notebook: title, question, minutes, memory, picture."""
-    lines = ["| notebook | its question | time | memory | |", "|---|---|---|---|---|"]
+    rows = []
     for name, run in runs.items():
         title, asked = question(name)
-        figure, alt = SHOWN.get(name, (None, ""))
-        picture = (
-            f'<img src="docs/pictures/{figure}.png" alt="{alt}" width="220">' if figure else ""
-        )
-        lines.append(f"| [{title}](notebooks/{name}.ipynb) | {asked} | {amount(run)} | {picture} |")
-    return "\n".join(lines)
+        minutes = f"{run['seconds'] / 60:.1f} min"
+        memory = f"{run['peak_rss_mb'] / 1000:.1f} GB"
+        picture = ""
+        if name in SHOWN:
+            figure, alt = SHOWN[name]
+            picture = f'<img src="docs/pictures/{figure}.png" alt="{alt}" width="220">'
+        rows.append([f"[{title}](notebooks/{name}.ipynb)", asked, minutes, memory, picture])
+    return markdown_table(["notebook", "its question", "time", "memory", "a figure"], rows)
+
+
+def introduction_finding(numbers):
+    return (
+        f"PatchCore reaches {numbers['image_auroc']:.3f} image AUROC on the solar cells, an "
+        f"autoencoder trained on the same images {numbers['ae_auroc']:.3f} with the best of "
+        f"three scores; verdict on PatchCore: {numbers['verdict']} ({numbers['gap']:+.3f}, "
+        f"interval {numbers['gap_low']:+.3f} to {numbers['gap_high']:+.3f})."
+    )
+
+
+def computed_verdict(numbers):
+    return numbers["verdict"]
+
+
+def compression_finding(numbers):
+    return (
+        f"{numbers['best_index']} is {numbers['best_smaller']:.0f} times smaller and "
+        f"{numbers['best_speed']:.0f} times faster than exact search (FAISS "
+        f"flat); its image AUROC differs from exact search's by "
+        f"{numbers['best_difference']:+.4f} (first category; chosen on the images that it is "
+        "judged by)."
+    )
+
+
+def strips_finding(numbers):
+    return (
+        f"On {numbers['n_strips']} rendered strips, image AUROC {numbers['image_auroc']:.3f} "
+        f"by strip and {numbers['tile_auroc']:.3f} by tile; context around each piece takes "
+        f"the change at a moved cut from {numbers['seam_naive']:.1%} to "
+        f"{numbers['seam_context']:.2%} of the map's level."
+    )
+
+
+# What the README says about a notebook's committed run, from the numbers that it recorded.
+FINDINGS = {
+    "01_introduction": introduction_finding,
+    "04_exp1_backbone_comparison": computed_verdict,
+    "05_exp2_adaptive_coreset": computed_verdict,
+    "06_exp3_faiss_compression": compression_finding,
+    "07_aitex_tiling": strips_finding,
+}
 
 
 def verdicts(runs):
-    """What the experiments' committed runs say, in the words that they computed."""
+    """What the committed runs of the experiments say."""
     lines = []
-    for name, run in runs.items():
-        found, (title, _) = run["results"], question(name)
-        if "gap" in found:
-            text = (
-                f"PatchCore reaches {found['image_auroc']:.3f} image AUROC on the solar cells, an "
-                f"autoencoder trained on the same images {found['ae_auroc']:.3f} with the best of "
-                f"three scores; verdict on PatchCore: {found['verdict']} ({found['gap']:+.3f}, "
-                f"interval {found['gap_low']:+.3f} to {found['gap_high']:+.3f})."
-            )
-        elif "verdict" in found:
-            text = found["verdict"]
-        elif "best_index" in found:
-            text = (
-                f"{found['best_index']} is {found['best_smaller']:.0f} times smaller and "
-                f"{found['best_speed']:.0f} times faster than exact search (FAISS "
-                f"flat); its image AUROC differs from exact search's by "
-                f"{found['best_difference']:+.4f} (first category; chosen on the images that it is "
-                "judged by)."
-            )
-        elif "seam_context" in found:
-            text = (
-                f"On {found['n_strips']} rendered strips, image AUROC {found['image_auroc']:.3f} "
-                f"by strip and {found['tile_auroc']:.3f} by tile; context around each piece takes "
-                f"the change at a moved cut from {found['seam_naive']:.1%} to "
-                f"{found['seam_context']:.2%} of the map's level."
-            )
-        else:
-            continue
-        lines.append(f"- [{title}](notebooks/{name}.ipynb) {text}")
+    for name, finding in FINDINGS.items():
+        title, _ = question(name)
+        lines.append(f"- [{title}](notebooks/{name}.ipynb) {finding(runs[name]['results'])}")
     return "\n".join(lines)
 
 
 def results(runs):
     """Image AUROC by category: the backbones of experiment 1, the coresets of experiment 2."""
-    from report import of_frame  # of benchmarks/
-
-    one = kept_table("04_exp1_backbone_comparison", "aurocs").rename(columns={"backbone": "column"})
-    two = kept_table("05_exp2_adaptive_coreset", "results_all_methods")
-    two = two[two["compression_ratio"] == RATIO].rename(columns={"method": "column"})
-    columns = [*one["column"].unique(), *two["column"].unique()]
-    both = pd.concat([one, two])
+    backbones = committed_table("04_exp1_backbone_comparison", "aurocs")
+    coresets = committed_table("05_exp2_adaptive_coreset", "results_all_methods")
+    coresets = coresets[coresets["compression_ratio"] == RATIO]
+    both = pd.concat(
+        [
+            backbones.rename(columns={"backbone": "column"}),
+            coresets.rename(columns={"method": "column"}),
+        ]
+    )
     both["cell"] = [f"{r.auroc:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in both.itertuples()]
-    cells = both.pivot(index="category", columns="column", values="cell")[columns]
-    cells = cells.reindex(both["category"].unique()).fillna("not run").reset_index()
-    return of_frame(cells)
+    cells = both.pivot(index="category", columns="column", values="cell")
+    cells = cells.reindex(index=both["category"].unique(), columns=both["column"].unique())
+    cells = cells.fillna("not run").reset_index()
+    return markdown_table(list(cells.columns), cells.to_numpy().tolist())
 
 
 def claims(runs):
     """What the sources of the experiments claimed, beside what the committed runs measured."""
-    lines = ["| experiment | claimed | measured here |", "|---|---|---|"]
-    table = kept_table("04_exp1_backbone_comparison", "claimed_against_measured")
-    for row in table.itertuples(index=False):
-        measured = row.measured if pd.notna(row.measured) else "not run: it needs that data set"
-        what = "image AUROC" if row[1] != "gap" else "image AUROC, MVTec AD less VisA"
-        where = "" if row[1] == "gap" else f" on {row[1]}"
-        lines.append(f"| 1: {row[0]}{where} | {row.claimed:g} {what} | {measured} |")
-    found = runs["05_exp2_adaptive_coreset"]["results"]["verdict"].split(". ")[1]
-    lines.append(f"| 2 | patches of high variance first make greedy k-center better | {found} |")
-    table = kept_table("06_exp3_faiss_compression", "claimed_against_measured")
-    for what, claimed, measured in table.itertuples(index=False):
-        lines.append(f"| 3: IVF-PQ, {what} | {claimed} | {measured} over its settings |")
-    return "\n".join(lines)
+    rows = []
+    table = committed_table("04_exp1_backbone_comparison", "claimed_against_measured")
+    columns = table[["backbone", "data set", "claimed", "measured"]]
+    for backbone, data_set, claimed, measured in columns.itertuples(index=False):
+        is_gap = data_set == "gap"
+        name = backbone if is_gap else f"{backbone} on {data_set}"
+        metric = "image AUROC, MVTec AD less VisA" if is_gap else "image AUROC"
+        if pd.isna(measured):
+            measured = "not run: it needs that data set"
+        rows.append([f"1: {name}", f"{claimed:g} {metric}", measured])
+    second_sentence = runs["05_exp2_adaptive_coreset"]["results"]["verdict"].split(". ")[1]
+    claim = "patches of high variance first make greedy k-center better"
+    rows.append(["2", claim, second_sentence])
+    table = committed_table("06_exp3_faiss_compression", "claimed_against_measured")
+    for metric, claimed, measured in table.itertuples(index=False):
+        rows.append([f"3: IVF-PQ, {metric}", claimed, f"{measured} over its settings"])
+    return markdown_table(["experiment", "claimed", "measured here"], rows)
 
 
 def fill(text):
     """README.md with its measured blocks written from the committed runs."""
-    everything, _ = committed_runs(RUNS)
-    runs = {name: run for name, run in everything.items() if re.match(r"\d\d_", name)}
+    committed, _ = committed_runs(RUNS)
+    runs = {name: run for name, run in committed.items() if re.match(r"\d\d_", name)}
     for make in (needs, notebooks, results, verdicts, claims):
         block = f"<!--{make.__name__}-->\n{make(runs)}\n<!--/{make.__name__}-->"
         mark = rf"<!--{make.__name__}-->.*?<!--/{make.__name__}-->"
@@ -163,7 +196,7 @@ def fill(text):
 
 
 def take(output):
-    """Take runs and pictures over from an output folder."""
+    """Copy runs and pictures from an output folder."""
     for name in save_summaries(output, RUNS):
         if name in SHOWN:
             picture = f"{SHOWN[name][0]}.png"

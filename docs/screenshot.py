@@ -1,8 +1,9 @@
 """Take the README's picture of a slider: notebook 3 in JupyterLab, run, and its slider moved.
 
-    python docs/screenshot.py
+    PYTHONPATH=tests python docs/screenshot.py
 
-It writes docs/pictures/slider.png, and needs Chromium and the package playwright.
+It drives JupyterLab as the tests do, and writes docs/pictures/slider.png; it needs Chromium and the
+package playwright.
 """
 
 import argparse
@@ -18,8 +19,9 @@ from patchcore_helpers.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "pictures" / "slider.png"
-NOTEBOOK, HEADING, SLIDER = "03_coreset.ipynb", "Try it: watch the picks", "picks"
-sys.path.append(str(ROOT / "tests" / "browser"))
+NOTEBOOK = "03_coreset.ipynb"
+HEADING = "Try it: watch the picks"
+SLIDER = "picks"
 
 
 def take():
@@ -28,7 +30,7 @@ def take():
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
         raise InputError("playwright is not installed: run make setup") from None
-    from lab_harness import (
+    from helpers.lab_harness import (
         CHROMIUM_FLAGS,
         Lab,
         explorer,

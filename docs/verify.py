@@ -1,13 +1,13 @@
-"""Check that every notebook keeps the form of a lesson, and mend what needs no author.
+"""Check that notebooks are as they are committed: no outputs, and no stale numbers.
 
     python docs/verify.py                            # all notebooks; or some: path, name, number
-    python docs/verify.py --fix                      # mend what can be mended
-    python docs/verify.py --summaries output --fix   # first take the runs in output/ over
+    python docs/verify.py --fix                      # correct what needs no author
+    python docs/verify.py --summaries output --fix   # first copy the runs in output/
 
 `make verify` does the first, `make readme` the last.
 
 A number in prose comes from a committed run. `docs/runs/<notebook>.json` holds what one run
-measured; the line `Time and memory: ...` is made from it, and so is whatever stands between
+measured; the line `Time and memory: ...` is made from it, and so is whatever is between
 ``<!--=NAME:FORMAT-->`` and ``<!--/-->``, where NAME was recorded by the notebook itself
 (``image_auroc``) or by another one (``01_introduction.image_auroc``).
 """
@@ -15,11 +15,12 @@ measured; the line `Time and memory: ...` is made from it, and so is whatever st
 import argparse
 import ast
 import copy
-import itertools
 import json
 import math
 import re
 import sys
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import nbformat
@@ -30,25 +31,6 @@ from patchcore_helpers.course.results import read_summary
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.files import atomic_write, sha256
 
-# In this order; sections and interactive parts may alternate once a first section stands.
-SKELETON = {
-    "# N. Title": r"# \d+\. .+",
-    "**The question.**": r"\*\*The question\.\*\* .+",
-    "## What you will learn": r"## What you will learn",
-    "## Before you start": r"## Before you start",
-    "Time and memory: ...": r"Time and memory: .*",
-    "the cell tagged `parameters`": None,
-    "the cell tagged `setup`": None,
-    "## (a section, the first one with a toy)": None,
-    "## Try it: ...": r"## Try it: .+",
-    "## Exercises": r"## Exercises",
-    "## Recap": r"## Recap",
-    "## Go further": r"## Go further",
-}
-TITLE, _, LEARN, _, TIME, PARAMETERS, SETUP, SECTION, TRY, EXERCISES, *_ = SKELETON
-MAX_LINES = 15  # of code in a cell, without blank lines and comments
-MAX_LINES_TAGGED = {"parameters": 30, "setup": 25}
-HIDING = {"Output", "interact", "interact_manual", "interactive", "interactive_output"}
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -78,13 +60,13 @@ def render(text, numbers):
     'It reaches <!--=auroc:.2f-->0.97<!--/-->.'
     """
 
-    def put(match):
+    def fill(match):
         try:
             return f"<!--={match[1]}-->{numbers[match[2]]:{match[3]}}<!--/-->"
         except (KeyError, ValueError, TypeError):  # TypeError: it was recorded as None
             return f"<!--={match[1]}-->?<!--/-->"
 
-    return re.sub(r"<!--=(([\w.]+):([^>]*?))-->.*?<!--/-->", put, text, flags=re.DOTALL)
+    return re.sub(r"<!--=(([\w.]+):([^>]*?))-->.*?<!--/-->", fill, text, flags=re.DOTALL)
 
 
 def save_summaries(output, runs):
@@ -100,259 +82,199 @@ def save_summaries(output, runs):
     list of str
         Notebooks whose runs were copied: those that passed at the default profile, unchanged.
     """
-    chosen = {}
+    committed = {}
     for folder in sorted(Path(output).glob("[0-9][0-9]_*")):
         summary = read_summary(folder)
         if summary and (summary["status"], summary["profile"]) == ("passed", "default"):
-            chosen[summary["notebook"]] = {key: summary[key] for key in COMMITTED}
-    if not chosen:
+            committed[summary["notebook"]] = {key: summary[key] for key in COMMITTED}
+    if not committed:
         raise InputError(f"{output}: holds no run at the default profile; `patchcore-course run`")
     runs.mkdir(parents=True, exist_ok=True)
-    for name, summary in chosen.items():
+    for name, summary in committed.items():
         atomic_write(runs / f"{name}.json", json.dumps(summary, indent=1) + "\n")
-    return list(chosen)
+    return list(committed)
 
 
 def committed_runs(runs):
     """The committed runs by notebook, and all numbers that they recorded, by name."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(runs.glob("*.json"))}
-    numbers = {f"{k}.{name}": v for k, run in found.items() for name, v in run["results"].items()}
-    return found, numbers
+    by_notebook = {path.stem: json.loads(path.read_text()) for path in sorted(runs.glob("*.json"))}
+    numbers = {}
+    for notebook, run in by_notebook.items():
+        for name, value in run["results"].items():
+            numbers[f"{notebook}.{name}"] = value
+    return by_notebook, numbers
+
+
+# --- what a script can fix: each function changes the notebook and yields what was wrong ---
+
+
+def fix_metadata(notebook):
+    if notebook.get("metadata") != METADATA or notebook.get("nbformat_minor") != 5:
+        notebook |= {"metadata": copy.deepcopy(METADATA), "nbformat_minor": 5}
+        yield "its metadata is not just the kernel python3 in notebook format 4.5"
+
+
+def fix_links(notebook, path):
+    """The last cell leads to the notebooks before and after this one."""
+    cells = notebook["cells"]
+    links = _links(path)
+    has_links = cells[-1]["source"].startswith(("Previous: [", "Next: ["))
+    if (cells[-1]["source"] if has_links else "") == links:
+        return
+    if has_links:
+        del cells[-1]
+    if links:
+        cells.append({"cell_type": "markdown", "metadata": {}, "source": links})
+    yield f"its last cell does not link as `{links}`"
 
 
 def _links(path):
-    """The cell of links to the notebooks before and after this one; empty if there are none."""
     course = sorted(path.parent.glob("[0-9][0-9]_*.ipynb"))
-    at = course.index(path) if path in course else None
-    before = course[at - 1] if at else None
-    after = course[at + 1] if at is not None and at + 1 < len(course) else None
+    if path not in course:
+        return ""
+    number = course.index(path)
     links = []
-    for word, target in (("Previous", before), ("Next", after)):
-        if target:
+    for word, neighbors in (("Previous", course[:number][-1:]), ("Next", course[number + 1 :][:1])):
+        for target in neighbors:
             text = "\n".join(cell["source"] for cell in read_notebook(target)["cells"])
             title = re.search(r"^# (.+)$", text, re.MULTILINE)
             links.append(f"{word}: [{title[1] if title else target.stem}]({target.name})")
     return " | ".join(links)
 
 
-def tidy(notebook, path, runs):
-    """Mend a notebook in place, as far as that needs no author.
-
-    Parameters
-    ----------
-    notebook : dict
-        As in the file, sources as single texts.
-    path : Path
-    runs : Path
-        Folder of the committed runs.
-
-    Returns
-    -------
-    list of str
-        What was wrong, a line each.
-    """
-    found, (committed, numbers) = [], committed_runs(runs)
-    cells, run = notebook["cells"], committed.get(path.stem)
-    numbers |= run["results"] if run else {}
-    if notebook.get("metadata") != METADATA or notebook.get("nbformat_minor") != 5:
-        found.append("its metadata is not just the kernel python3 in notebook format 4.5")
-        notebook |= {"metadata": copy.deepcopy(METADATA), "nbformat_minor": 5}
-    links = _links(path)
-    is_links = cells and cells[-1]["source"].startswith(("Previous: [", "Next: ["))
-    if (cells[-1]["source"] if is_links else "") != links:
-        found.append(f"its last cell does not link as `{links}`")
-        del cells[len(cells) - bool(is_links) :]
-        if links:
-            cells.append({"cell_type": "markdown", "metadata": {}, "source": links})
+def fix_cells(notebook):
+    """Cells hold no outputs and no metadata but tags; each has an id."""
     ids = set()
-    for number, cell in enumerate(cells, 1):
+    for number, cell in enumerate(notebook["cells"], 1):
         where = label(number, cell)
         if cell.get("outputs") or cell.get("execution_count") is not None:
-            found.append(f"{where}: holds outputs or an execution count")
             cell |= {"outputs": [], "execution_count": None}
+            yield f"{where}: holds outputs or an execution count"
         if set(cell["metadata"]) - {"tags"}:
-            found.append(f"{where}: its metadata holds more than tags")
             cell["metadata"] = {key: v for key, v in cell["metadata"].items() if key == "tags"}
+            yield f"{where}: its metadata holds more than tags"
         if not re.fullmatch(r"[\w-]{1,64}", cell.get("id", "")) or cell["id"] in ids:
-            found.append(f"{where}: has no id of its own")
-            cell["id"] = next(
-                new for i in range(99) if (new := sha256(cell["source"], str(i))[:8]) not in ids
-            )
+            candidates = (sha256(cell["source"], str(attempt))[:8] for attempt in count())
+            cell["id"] = next(candidate for candidate in candidates if candidate not in ids)
+            yield f"{where}: has no id, or that of another cell"
         ids.add(cell["id"])
-        if cell["cell_type"] == "markdown":
-            text = render(cell["source"], numbers)
-            if run:
-                text = re.sub(rf"^{SKELETON[TIME]}$", time_line(run), text, flags=re.MULTILINE)
-            if text != cell["source"]:
-                found.append(f"{where}: its numbers are not those of docs/runs/{path.stem}.json")
-                cell["source"] = text
-    return found
 
 
-def check(notebook, path, runs):
-    """Find what an author has to mend.
+def fix_numbers(notebook, path, runs):
+    """Numbers in prose are those of the committed runs."""
+    by_notebook, numbers = committed_runs(runs)
+    run = by_notebook.get(path.stem)
+    numbers |= run["results"] if run else {}
+    for number, cell in enumerate(notebook["cells"], 1):
+        if cell["cell_type"] != "markdown":
+            continue
+        text = render(cell["source"], numbers)
+        if run:
+            text = re.sub(r"^Time and memory: .*$", time_line(run), text, flags=re.MULTILINE)
+        if text != cell["source"]:
+            cell["source"] = text
+            where = label(number, cell)
+            yield f"{where}: its numbers are not those of docs/runs/{path.stem}.json"
 
-    Parameters are those of `tidy`.
 
-    Returns
-    -------
-    list of str
-        The cell, what is wrong and the mend, a line each.
-    """
-    cells, found = notebook["cells"], []
-    marks = list(_marks(cells))
-    for mark in SKELETON:
-        count = sum(mark == other for other, _, _ in marks)
-        if not count:
-            found.append(f"there is no {mark}; write it")
-        if count > 1 and mark not in (SECTION, TRY):
-            found.append(f"there are {count} of {mark}; keep one")
-    rank = {mark: i for i, mark in enumerate(SKELETON)} | {TRY: list(SKELETON).index(SECTION)}
-    for (before, _, _), (after, where, _) in itertools.pairwise(marks):
-        if rank[after] < rank[before]:
-            found.append(f"{where}: {after} stands below {before}; move it up")
-    first = next((mark for mark in marks if mark[0] in (SECTION, TRY)), None)
-    if first and (first[0] == TRY or "toy" not in first[2].lower()):
-        found.append(f"{first[1]}: `{first[2]}` comes first; start with a section on a toy")
-    title = next((text for mark, _, text in marks if mark == TITLE), "")
-    if re.match(r"\d\d_", path.name) and not title.startswith(f"# {int(path.name[:2])}. "):
-        found.append(f"the title `{title}` has not the number of the file; mend it")
-    everything = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
-    goals = re.search(rf"^{LEARN}$(.*?)(?=^#|\Z)", everything, re.MULTILINE | re.DOTALL)
-    if goals and not 3 <= len(re.findall(r"^- ", goals[1], re.MULTILINE)) <= 5:
-        found.append(f"{LEARN}: write three to five points, each behind `- `")
-    unmet = re.findall(r"<!--=([^>]*?)-->\?<!--/-->", everything)
-    found += [f"no committed run fits the mark `{mark}`; mend either" for mark in unmet]
-    found += [
-        f"a link leads to {target}, which does not exist; remove it"
-        for target in re.findall(r"\]\(([^)#:]+\.ipynb)", everything)
-        if not (path.parent / target).is_file()
-    ]
-    code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+# --- what an author has to fix ---
+
+
+def check_prose(notebook, path):
+    """Marks that no run fits, and links to notebooks that do not exist."""
+    cells = notebook["cells"]
+    text = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+    for mark in re.findall(r"<!--=([^>]*?)-->\?<!--/-->", text):
+        yield f"no committed run fits the mark `{mark}`; correct the mark, or record the number"
+    for target in re.findall(r"\]\(([^)#:]+\.ipynb)", text):
+        if not (path.parent / target).is_file():
+            yield f"a link leads to {target}, which does not exist; remove it"
+
+
+def check_run(notebook, path, runs):
+    """The committed numbers come from this very code."""
+    code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     summary = committed_runs(runs)[0].get(path.stem)
     if not summary or summary["code_sha256"] != sha256(*code):
-        found.append(
+        yield (
             f"no run of this code in {runs.name}/{path.stem}.json; `patchcore-course run` it, "
             "then `make readme`"
         )
-    if not code or not code[-1].rstrip().endswith("lesson.finish()"):
-        found.append("the last code cell has to end with `lesson.finish()`")
-    return found + declared_parameters(notebook)[1] + list(_check_code(cells))
 
 
-def _marks(cells):
-    """The landmarks of the skeleton in a notebook's order, as (mark, cell, line)."""
-    for number, cell in enumerate(cells, 1):
-        where = label(number, cell)
-        if cell["cell_type"] == "code":
-            for mark, tag in ((PARAMETERS, "parameters"), (SETUP, "setup")):
-                if tag in tags(cell):
-                    yield mark, where, tag
-        elif cell["cell_type"] == "markdown":
-            for line in re.sub(r"^```.*?^```", "", cell["source"], flags=re.M | re.S).splitlines():
-                known = (m for m, form in SKELETON.items() if form and re.fullmatch(form, line))
-                mark = next(known, SECTION if line.startswith("## ") else None)
-                if mark:
-                    yield mark, where, line
-
-
-def _check_code(cells):
-    """Problems of single code cells."""
-    heading, predicted, exercises, explored = "", False, [], True
-    for number, cell in enumerate(cells, 1):
-        where, source = label(number, cell), cell["source"]
-        if cell["cell_type"] != "code":
-            for line in source.splitlines():
-                if line.startswith("## "):
-                    if not explored:
-                        yield f"{heading}: calls no explore(...); make it interactive"
-                    heading, predicted, explored = line, False, not line.startswith("## Try it")
-                predicted |= line.startswith("**Predict first.**")
+def check_parameters(notebook):
+    """Parameters are literals of a declared type, each with a comment that says what it does."""
+    yield from declared_parameters(notebook)[1]
+    for number, cell in enumerate(notebook["cells"], 1):
+        if "parameters" not in tags(cell):
             continue
-        try:
-            tree = ast.parse(source)
-        except SyntaxError as error:
-            yield f"{where}: {error.msg}; write plain Python, without magics"
-            continue
-        kind = next((tag for tag in tags(cell) if tag in MAX_LINES_TAGGED), None)
-        lines = [li for li in source.splitlines() if li.strip() and not li.lstrip().startswith("#")]
-        limit = MAX_LINES_TAGGED.get(kind, MAX_LINES)
-        if len(lines) > limit:
-            yield f"{where}: {len(lines)} lines of code, over {limit}; split it or use the package"
-        if heading.startswith("## Try it") and not predicted:
-            yield f"{where}: no **Predict first.** above it; ask before the learner sees"
-        if heading == EXERCISES:
-            exercises += [tag for tag in tags(cell) if tag.startswith("exercise-")]
-        if kind == "setup" and "seed" not in source:
-            yield f"{where}: sets no seed; set the one seed here"
-        for node in tree.body if kind == "parameters" else ():
-            if not isinstance(node, ast.AnnAssign):
-                yield f"{where}: `{ast.unparse(node)}` has no type; write name: type = literal"
-            elif "#" not in source.splitlines()[node.end_lineno - 1][node.end_col_offset :]:
-                yield f"{where}: `{ast.unparse(node)}` has no comment; say why behind it"
-        for node in ast.walk(tree):
-            name = getattr(node, "attr", getattr(node, "id", None))
-            explored |= name == "explore"
-            if isinstance(node, ast.Import | ast.ImportFrom) and kind != "setup":
-                yield f"{where}: `{ast.unparse(node)}`; move it into the cell tagged `setup`"
-            if name in HIDING:
-                yield f"{where}: {name} hides errors from batch runs; use explore(...)"
-            if name == "show" and isinstance(node, ast.Attribute):
-                yield f"{where}: show() has no alternative text; use lesson.figure(..., alt=...)"
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "figure":
-                alt = [key.value for key in node.keywords if key.arg == "alt"]
-                is_lesson = getattr(node.func.value, "id", "") == "lesson"
-                if is_lesson and not (alt and getattr(alt[0], "value", "text").strip()):
-                    yield f"{where}: a figure without alternative text; describe it in alt=..."
-    if not exercises or len(set(exercises)) < len(exercises):
-        yield f"{EXERCISES}: tag one cell `exercise-<name>` for each exercise"
+        where, lines = label(number, cell), cell["source"].splitlines()
+        with suppress(SyntaxError):  # `declared_parameters` has reported it
+            for node in ast.parse(cell["source"]).body:
+                if not isinstance(node, ast.AnnAssign):
+                    yield f"{where}: `{ast.unparse(node)}` has no type; write name: type = literal"
+                elif "#" not in lines[node.end_lineno - 1][node.end_col_offset :]:
+                    yield f"{where}: `{ast.unparse(node)}` has no comment; say why behind it"
 
 
 def verify(path, runs, fix=False):
-    """Check one notebook; with `fix`, write what could be mended.
+    """Check one notebook; with `fix`, write what a script can fix.
 
     Returns
     -------
-    mended, left : list of str
+    fixed, problems : list of str
     """
     notebook = read_notebook(path)
     before = copy.deepcopy(notebook)
-    mended = tidy(notebook, path, runs)
+    if not notebook["cells"]:
+        raise InputError(f"{path}: has no cells; start from notebooks/template")
+    fixed = [
+        *fix_metadata(notebook),
+        *fix_links(notebook, path),
+        *fix_cells(notebook),
+        *fix_numbers(notebook, path, runs),
+    ]
     try:
         nbformat.validate(nbformat.from_dict(notebook))
     except nbformat.ValidationError as error:
-        line = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not a notebook ({line}); save it anew in JupyterLab") from None
+        raise InputError(f"{path}: not a notebook ({error.message}); save it again") from None
     if fix and notebook != before:
         atomic_write(path, nbformat.writes(nbformat.from_dict(notebook)) + "\n")
-    left = check(notebook, path, runs)
-    return (mended, left) if fix else ([], [f"{line} (--fix mends it)" for line in mended] + left)
+    problems = [
+        *check_prose(notebook, path),
+        *check_run(notebook, path, runs),
+        *check_parameters(notebook),
+    ]
+    if not fix:
+        problems = [f"{line} (--fix corrects it)" for line in fixed] + problems
+        fixed = []
+    return fixed, problems
 
 
 def main(arguments=None):
-    """Check notebooks; returns 0, 1 if something is left to mend, 2 for bad input."""
+    """Check notebooks; returns 0, 1 if problems are left, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("notebooks", nargs="*", metavar="NOTEBOOK", help="path, name or number; none: all")
-    add("--fix", action="store_true", help="mend what needs no author")
-    add("--summaries", type=Path, metavar="OUTPUT", help="first take over the runs of this folder")
+    add("--fix", action="store_true", help="correct what needs no author")
+    add("--summaries", type=Path, metavar="OUTPUT", help="first copy the runs of this folder")
     args = parser.parse_args(arguments)
-    n_left = 0
+    n_problems = 0
     try:
         paths = find_notebooks(args.notebooks)
         runs = paths[0].parents[1] / "docs" / "runs"
         if args.summaries:
-            print("runs taken over:", ", ".join(save_summaries(args.summaries, runs)))
+            print("runs copied:", ", ".join(save_summaries(args.summaries, runs)))
         for path in paths:
-            mended, left = verify(path, runs, args.fix)
-            n_left += len(left)
-            for line in [*(f"mended: {each}" for each in mended), *left]:
+            fixed, problems = verify(path, runs, args.fix)
+            n_problems += len(problems)
+            for line in [*(f"fixed: {line}" for line in fixed), *problems]:
                 print(f"{path.stem}: {line}")
     except InputError as error:
         print(f"verify: error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(paths)} notebooks checked, {n_left or 'nothing'} to mend")
-    return 1 if n_left else 0
+    print(f"{len(paths)} notebooks checked, {n_problems or 'no'} problems")
+    return 1 if n_problems else 0
 
 
 if __name__ == "__main__":

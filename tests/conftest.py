@@ -1,5 +1,6 @@
 """What the tests share: tiny images and categories, real images, a cache of their own."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 settings.register_profile("same every time", deadline=None, derandomize=True)
 settings.load_profile("same every time")  # --hypothesis-profile default tries new examples
 
-SHARED = Path(__file__).parents[2] / "shared"
+# Real images that are not part of the project: PATCHCORE_SHARED_DATA names their folder.
+SHARED_DATA = os.environ.get("PATCHCORE_SHARED_DATA") or Path(__file__).parents[2] / "shared/data"
+REQUIRE_BROWSER = os.environ.get("PATCHCORE_REQUIRE_BROWSER", "") not in ("", "0")
 
 
 def pytest_configure(config):
@@ -80,23 +83,32 @@ def shared():
     """Find a folder of real images that is not part of the project, or skip."""
 
     def find(name):
-        folder = SHARED / "data" / name
+        folder = Path(SHARED_DATA) / name
         if not folder.is_dir():
-            pytest.skip(f"the folder ../shared/data/{name} beside the project is missing")
+            pytest.skip(f"{folder} is missing; PATCHCORE_SHARED_DATA names the folder of {name}/")
         return folder
 
     return find
 
 
+def skip_or_fail(reason):
+    """Where PATCHCORE_REQUIRE_BROWSER is set, a test that cannot run in a browser has failed."""
+    (pytest.fail if REQUIRE_BROWSER else pytest.skip)(reason)
+
+
 @pytest.fixture(scope="session")
 def chromium():
-    """One browser for all tests: Playwright cannot be started twice in a thread."""
+    """One browser for all tests of a process: Playwright cannot be started twice in a thread."""
     from helpers.lab_harness import CHROMIUM_FLAGS, find_chromium
 
     path = find_chromium()
     if path is None:
-        pytest.skip("Chromium not found: install it, e.g. apt-get install chromium")
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        skip_or_fail("Chromium not found: install it, e.g. apt-get install chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        skip_or_fail("playwright is not installed: run make setup")
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()

@@ -151,14 +151,14 @@ def test_nothing_is_unreadable_in_either_theme(opened):
 
 BAD = [
     "import matplotlib.pyplot as plt\nfrom IPython.display import HTML\n"
-    "from patchcore_helpers import widgets",
+    "from patchcore_helpers.course import controls",
     """def draw(level):
     if level > 5:
         raise ValueError("too high")
     figure, axes = plt.subplots(facecolor="none")
     axes.axhline(level)
     return figure""",
-    'widgets.explore(draw, alt=" ", level=(0, 10))',
+    'controls.explore(draw, alt=" ", level=(0, 10))',
     """HTML('<p style="color: #777; background: #888">gray on gray</p>')""",
 ]
 
@@ -196,7 +196,7 @@ def test_the_checks_see_what_is_wrong(lab, page):
             ["import ipywidgets", "out = ipywidgets.Output()\nwith out: 1 / 0\nout"],
             "ZeroDivisionError",
         ),
-        ([BAD[0], 'widgets.explore(lambda n: plt.figure(), alt="", n=(0, 9))'], "did not change"),
+        ([BAD[0], 'controls.explore(lambda n: plt.figure(), alt="", n=(0, 9))'], "did not change"),
     ],
 )
 def test_an_error_anywhere_is_seen(lab, page, cells, message):

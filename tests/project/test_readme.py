@@ -4,11 +4,13 @@ import contextlib
 import json
 import re
 import shutil
-import subprocess
+import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import readme
+import yaml
 
 from patchcore_helpers.course.results import MADE_BY
 
@@ -29,10 +31,6 @@ def test_links_and_pictures_exist():
 
 
 def test_conda_and_pip_lists_are_in_step():
-    import tomllib
-
-    import yaml
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     names = {"torch": "pytorch", "huggingface-hub": "huggingface_hub"}
@@ -69,51 +67,53 @@ def test_a_source_that_is_gone_is_noticed(runs, path):
         assert readme.fill(text) != text
 
 
-def changed(path):
-    """Every number, or row, of a source taken away or changed, one at a time."""
-    if path.suffix == ".json":
-        run = json.loads(path.read_text())
-        for place in (run, run["results"]):
-            for key, value in list(place.items()):
-                del place[key]
-                yield key, json.dumps(run)
-                place[key] = value
-    else:
-        head, *rows = path.read_text().splitlines()
-        for row in rows:
-            yield row, "\n".join([head, *(other for other in rows if other != row)])
+@pytest.mark.parametrize("name", readme.FINDINGS)
+def test_a_finding_follows_the_numbers_of_its_run(name):
+    """Each recorded number that the sentence shows; changed, it gives another sentence."""
+    finding = readme.FINDINGS[name]
+    numbers = json.loads((readme.RUNS / f"{name}.json").read_text())["results"]
+    shown = set()
+    for key, value in numbers.items():
+        other = value + 1 if isinstance(value, int | float) else f"other {value}"
+        if finding(numbers | {key: other}) != finding(numbers):
+            shown.add(key)
+    assert shown == SHOWN_NUMBERS.get(name, {"verdict"})
 
 
-def test_a_number_that_is_gone_is_noticed(runs):
-    text, noticed = (ROOT / "README.md").read_text("utf-8"), set()
-    for path in sorted(runs.iterdir()):
-        source = path.read_text()
-        for what, without in changed(path):
-            path.write_text(without)
-            try:
-                stale = readme.fill(text) != text
-            except KeyError:
-                stale = True
-            if stale:
-                noticed.add((path.stem, what))
-        path.write_text(source)
-    shown = {(name, "seconds") for name in readme.SHOWN}
-    shown |= {(name, "peak_rss_mb") for name in readme.SHOWN}
-    shown |= {("01_introduction", key) for key in ("image_auroc", "ae_auroc", "gap", "verdict")}
-    shown |= {("06_exp3_faiss_compression", f"best_{k}") for k in ("smaller", "speed", "index")}
-    shown |= {("07_aitex_tiling", key) for key in ("image_auroc", "tile_auroc", "seam_naive")}
-    shown |= {("setup", "venv_gb")}
-    assert shown <= noticed
-    for name, tables in readme.TABLES.items():
-        for table in tables:
-            rows = (runs / f"{name}.{table}.csv").read_text().splitlines()[1:]
-            if table == "results_all_methods":
-                rows = [row for row in rows if f",{readme.RATIO}," in row]
-            assert {(f"{name}.{table}", row) for row in rows} <= noticed
+SHOWN_NUMBERS = {
+    "01_introduction": {"image_auroc", "ae_auroc", "verdict", "gap", "gap_low", "gap_high"},
+    "06_exp3_faiss_compression": {
+        *("best_index", "best_smaller", "best_speed", "best_difference"),
+    },
+    "07_aitex_tiling": {
+        *("n_strips", "image_auroc", "tile_auroc", "seam_naive", "seam_context"),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "column"),
+    [
+        ("04_exp1_backbone_comparison.aurocs", "results", "auroc"),
+        ("05_exp2_adaptive_coreset.results_all_methods", "results", "auroc"),
+        ("04_exp1_backbone_comparison.claimed_against_measured", "claims", "claimed"),
+    ],
+)
+def test_a_table_follows_its_rows(table, names, column, runs):
+    make, path = getattr(readme, names), runs / f"{table}.csv"
+    committed = {name: json.loads((runs / f"{name}.json").read_text()) for name in readme.FINDINGS}
+    frame = pd.read_csv(path)
+    before = make(committed).splitlines()
+    frame[column] += 1
+    frame.to_csv(path, index=False)
+    after = make(committed).splitlines()
+    n_changed = sum(old != new for old, new in zip(before, after, strict=True))
+    assert n_changed == (len(frame) if names == "claims" else frame["category"].nunique())
 
 
 def test_take_brings_the_pictures_of_the_run(tmp_path, runs, monkeypatch):
     monkeypatch.setattr(readme, "PICTURES", tmp_path / "pictures")
+    monkeypatch.setattr(readme.sys, "prefix", str(tmp_path))  # whose size is measured
     readme.PICTURES.mkdir()
     name, (figure, _) = next(iter(readme.SHOWN.items()))
     folder = tmp_path / "output" / name
@@ -127,17 +127,7 @@ def test_take_brings_the_pictures_of_the_run(tmp_path, runs, monkeypatch):
         assert (readme.PICTURES / f"{figure}.png").read_bytes() == picture
 
 
-def test_make_readme_runs_what_has_changed_first():
-    """The runner keeps a run only while notebook and package are the same (test_runner.py)."""
-    lines = subprocess.run(
-        ["make", "-n", "readme"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    words = ("patchcore-course run", "verify.py --summaries output --fix", "readme.py --take")
-    steps = [next(i for i, line in enumerate(lines) if word in line) for word in words]
-    assert steps == sorted(steps)
-
-
-def test_benchmarks_stand_in_their_page():
+def test_every_part_of_the_benchmarks_page_has_a_script_and_results():
     page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     parts = re.findall(r"<!-- (\w+): written by (\w+)\.py -->", page)
     assert parts

@@ -1,10 +1,8 @@
 """The commands of docs/scale.md name notebooks and parameters that exist; its Python runs."""
 
 import argparse
-import importlib.util
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pandas as pd
 import pytest
 from helpers.miniatures import make_mvtec
 
+from benchmarks import scale
 from patchcore_helpers.app.cli import build_parser
 from patchcore_helpers.course import runner
 from patchcore_helpers.course.notebook import read_notebook
@@ -87,28 +86,16 @@ def test_python_runs_on_a_miniature(tmp_path, monkeypatch, capsys):
     assert names["chosen"].shards.max() == 2
 
 
-def load_benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    spec = importlib.util.spec_from_file_location("scale_script", ROOT / "benchmarks" / "scale.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.delitem(sys.modules, "coreset", raising=False)
-    spec.loader.exec_module(module)
-    return module
+def test_plan_is_that_of_the_committed_results():
+    frame = pd.read_csv(ROOT / "benchmarks" / "results" / "scale.csv")
+    assert scale.plan_text(frame) in TEXT, "stale: run `python -m benchmarks.scale --parts`"
 
 
-def test_plan_is_that_of_the_committed_results(monkeypatch, tmp_path):
-    benchmark = load_benchmark(monkeypatch)
-    results = ROOT / "benchmarks" / "results" / "scale.csv"
-    frame = pd.read_csv(results) if results.exists() else pd.DataFrame({"part": []})
-    assert benchmark.plan_text(frame) in TEXT, "stale: run `python benchmarks/scale.py --parts`"
-
-
-def test_plan_follows_from_the_unit_costs(monkeypatch):
+def test_plan_follows_from_the_unit_costs():
     """A worker of 1 ns and a client of 2 ns per distance, checked by hand."""
-    benchmark = load_benchmark(monkeypatch)
     row = {"part": "big", "n": 10**7, "shards": 20, "k": 10**4, "m": 10**4, "passes": 30}
     row |= {"first": 50, "second": 4, "peak_mb": 500}
-    text = benchmark.plan_text(pd.DataFrame([row]))
+    text = scale.plan_text(pd.DataFrame([row]))
     assert "1.00 ns of a worker" in text and "2.00 ns per distance of the second" in text
     whole, few = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[-2:]

@@ -1,0 +1,99 @@
+"""Bad arguments of every command: exit status 2, one line that says why, and nothing written."""
+
+import os
+
+import pytest
+from helpers.command import TINY_OPTIONS, tiny_model
+from helpers.miniatures import make_mvtec
+
+from patchcore_helpers import load_category
+from patchcore_helpers.app import cli
+
+MODEL_OPTIONS = {
+    "--backbone": ["none", "../x", "", "a b"],
+    "--layers": ["9,10", "x", "", "-1,2", "2,2"],
+    "--weights": ["nowhere.pth", "IMAGE", "/"],
+    "--image-size": ["0", "-5", "x", "64x", "10000", "64x64x64", "9" * 30],
+    "--aggregation": ["sum", ""],
+    "--coreset-ratio": ["0", "-1", "1.1", "nan", "inf", "x", "1e400"],
+    "--sampler": ["greedy"],
+    "--n-neighbors": ["0", "-1", "1.5"],
+    "--image-score": ["median"],
+    "--metric": ["l1"],
+    "--precision": ["int8"],
+    "--seed": ["-1", "x", "1.5", "9" * 40],
+    "--good": ["nothing"],
+}
+# CATEGORY, BANK, IMAGE and EMPTY stand for paths of the fixture.
+COMMANDS = {
+    "evaluate CATEGORY": MODEL_OPTIONS,
+    "new CATEGORY --output out": MODEL_OPTIONS
+    | {"--false-alarm-rate": ["0", "1", "-1", "nan"], "--pictures": ["-1", "x"]},
+    "evaluate": {"": ["nowhere", "mvtec_ad/none", "elpv/none", "/", "EMPTY"]},
+    "new": {"": ["nowhere", "IMAGE", "EMPTY"], "--output": ["CATEGORY/report CATEGORY"]},
+    "predict": {"": ["nowhere IMAGE", "IMAGE IMAGE", "CATEGORY IMAGE", "/dev/null IMAGE"]},
+    "predict BANK": {
+        "": ["EMPTY", "IMAGE --weights nowhere", "CATEGORY --output CATEGORY/x"],
+    },
+    "run 5 --output out": {
+        "-j": ["0", "-1", "x", "nan"],
+        "--timeout": ["0", "-1", "inf"],
+        "-p": ["x 1", "n_seeds many", "output_dir y"],
+        "-f": ["nowhere", "IMAGE", "/"],
+        "--scheduler": ["x", "tcp://127.0.0.1:9"],
+        "--profile": ["quick"],
+    },
+    "run": {"": ["99", "none.ipynb", "IMAGE", "/"]},
+    "prepare": {"": ["none --source x", "visa"]},
+    "prepare mvtec_ad": {"--source": ["nowhere", "IMAGE", "EMPTY", "/dev/null"]},
+    "prepare mvtec_ad --source DATA": {"--categories": ["none", "bottle,,"]},
+    "fetch-weights": {"": ["", "none"]},
+    "cache": {"": ["", "shrink"]},
+    "": {"": ["", "none", "--none", "list all"]},
+}
+ROWS = [
+    (command, option, value)
+    for command, options in COMMANDS.items()
+    for option, values in options.items()
+    for value in values
+]
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    """What the words of the table stand for."""
+    folder = tmp_path_factory.mktemp("arguments")
+    data = make_mvtec(folder / "data", ("bottle",))
+    category = load_category(data / "bottle")
+    tiny_model().fit(category.train).save(folder / "bank.safetensors")
+    (folder / "empty").mkdir()
+    return {
+        "CATEGORY": str(data / "bottle"),
+        "BANK": str(folder / "bank.safetensors"),
+        "IMAGE": str(category.test[0].image),
+        "EMPTY": str(folder / "empty"),
+        "DATA": str(data),
+    }
+
+
+@pytest.mark.parametrize(("command", "option", "value"), ROWS)
+def test_bad_arguments(command, option, value, paths, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    words = command.split()
+    if option:
+        # An empty or odd value is one word; of several words, the value is the first ones.
+        words += [option, *(value.split() if option in ("-p", "--output") else [value])]
+    else:
+        words += value.split() or ([""] if command == "fetch-weights" else [])
+    if words[:2] in (["evaluate", "CATEGORY"], ["new", "CATEGORY"]):
+        words[2:2] = TINY_OPTIONS
+    for place, path in paths.items():
+        words = [word.replace(place, path) for word in words]
+    try:
+        status = cli.main(words)
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capfd.readouterr()
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("patchcore-course") and "error: " in err
+    assert os.listdir() == []
