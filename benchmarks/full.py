@@ -20,11 +20,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 import yaml
-from patchcore_helpers.experiments.common import load_patches, require_weights
 
 from benchmarks import report
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.experiments import exp2, exp3
+from patchcore_helpers.experiments.common import load_patches, require_weights
 from patchcore_helpers.experiments.grid import Skipped
 
 ROOT = report.HERE.parent
@@ -89,8 +89,8 @@ def measure_task(module, config, folder, images):
     options = {name: value for name, value in config.items() if name in names}
     settings = module.Settings(**options, use_cache=False)
     network, _ = seconds_of(load_patches, settings, settings.backbone, str(folder))
-    rest, _ = seconds_of(module.run_task, settings, str(folder), 0)
-    return network / (len(images.train) + len(images.test)), rest
+    everything, _ = seconds_of(module.run_task, settings, str(folder), 0)
+    return network / (len(images.train) + len(images.test)), everything - network
 
 
 def extrapolate(config, categories, network, rest, base):

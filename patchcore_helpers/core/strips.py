@@ -221,7 +221,7 @@ class StripPatchCore(Detector):
         frame = self._frame(image.shape, first, last)
         if frame.bottom <= frame.top or frame.right <= frame.left:
             return None, frame
-        grid, step = self._stitch(image[:, first:last])
+        grid, step = self.stitch(image[:, first:last])
         margin_rows, margin_columns = self.border_margin
         height, width = len(image), last - first
         rows = slice(margin_rows // step, _ceil_divide(height - margin_rows, step))
@@ -246,7 +246,7 @@ class StripPatchCore(Detector):
             step=1,
         )
 
-    def _stitch(self, cloth: np.ndarray) -> tuple[np.ndarray, int]:
+    def stitch(self, cloth: np.ndarray) -> tuple[np.ndarray, int]:
         """The patches of a whole cloth as one grid, put together from its pieces.
 
         Parameters

@@ -134,7 +134,7 @@ def test_clusters_smaller_than_k(kind):
     bank = np.repeat(np.random.default_rng(0).normal(size=(100, 8)), 3, axis=0) * 100
     bank = np.float32(bank + np.random.default_rng(1).normal(0, 0.01, bank.shape))
     search = make_index(small(kind, n_clusters=100, nprobe=1)).fit(bank)
-    alone = search.searched.search(search._pad(torch.from_numpy(bank) - search.mean), 5)[1]
+    alone = search.searched.search(search.pad(torch.from_numpy(bank) - search.mean), 5)[1]
     assert (alone < 0).any()
     distances, _ = assert_sound(search, bank, bank, 5)
     assert distances.max() < 5000

@@ -69,12 +69,12 @@ def test_the_default_context_is_wide_enough_for_the_default_layers(normal):
 def test_patches_inside_a_piece_are_those_of_the_extractor(normal):
     model = make().fit(normal)
     strip = np.repeat(normal[0][:, :640, None], 3, 2)
-    grid, step = model._stitch(strip)
+    grid, step = model.stitch(strip)
     backbone = load_backbone("efficientnet_lite0", (2,))
     plain = extract([strip], backbone, (64, 640), precision="float32")[0]
     assert step == 8 and grid.shape == plain.shape
     inner = np.s_[:, 5:-5]
-    tall, _ = model._stitch(np.vstack([strip] * 3))
+    tall, _ = model.stitch(np.vstack([strip] * 3))
     three = extract([np.vstack([strip] * 3)], backbone, (192, 640), precision="float32")[0]
     np.testing.assert_allclose(tall[inner][5:-5], three[inner][5:-5], atol=1e-3)
 

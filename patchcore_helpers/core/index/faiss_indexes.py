@@ -55,7 +55,7 @@ class FaissIndex(Index):
         """The effort of the first try; 0 if the index has no such parameter."""
         return 0
 
-    def _pad(self, vectors: torch.Tensor) -> np.ndarray:
+    def pad(self, vectors: torch.Tensor) -> np.ndarray:
         """The vectors as FAISS takes them."""
         return vectors.numpy()
 
@@ -65,7 +65,7 @@ class FaissIndex(Index):
 
     def _build(self, centered: torch.Tensor) -> None:
         index = self._empty()
-        vectors = self._pad(centered)
+        vectors = self.pad(centered)
         self._seed_training(index)
         index.train(vectors)
         n_threads = faiss.omp_get_max_threads()
@@ -93,7 +93,7 @@ class FaissIndex(Index):
         self.nbytes = faiss.serialize_index(index).nbytes
 
     def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        queries = self._pad(patches - self.mean)
+        queries = self.pad(patches - self.mean)
         squared, rows = self._search_until_full(queries, k)
         return self._distances(patches, queries, squared, rows, k)
 
@@ -257,7 +257,7 @@ class IVFPQIndex(IVFIndex):
     def _padding(self) -> int:
         return -self.width % self.m
 
-    def _pad(self, vectors: torch.Tensor) -> np.ndarray:
+    def pad(self, vectors: torch.Tensor) -> np.ndarray:
         return torch.nn.functional.pad(vectors, (0, self._padding())).numpy()
 
     def _resolved_clusters(self) -> int:
