@@ -1,7 +1,8 @@
 """From images to patch vectors: resize, normalize, run the backbone, join its layers."""
 
+import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,24 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from patchcore_helpers.core.aggregation import AGGREGATIONS, aggregate
+from patchcore_helpers.core.aggregation import AGGREGATIONS
 from patchcore_helpers.core.backbones import Backbone
+from patchcore_helpers.core.engine import (
+    ENGINES,
+    Engine,
+    EngineTask,
+    make_engine,
+    resolve_device,
+)
 from patchcore_helpers.core.feature_cache import FeatureCache
 from patchcore_helpers.core.items import read_item
 from patchcore_helpers.core.threads import map_in_threads
 from patchcore_helpers.core.validation import check_choice, check_integer
-from patchcore_helpers.errors import InputError, error_line
+from patchcore_helpers.errors import InputError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 LARGEST_SIZE = 9999  # pixels a side
+MAX_ENGINES = 4  # compiled at a time, for different input sizes
 
 
 def as_size(image_size: Any) -> tuple[int, int]:
@@ -51,11 +60,9 @@ def has_bfloat16() -> bool:
 
 
 def resolve_precision(precision: str) -> str:
-    """The arithmetic of the forward pass: "auto" takes bfloat16 where the processor has it."""
+    """The arithmetic of the forward pass: "auto" is float32, so that machines agree."""
     check_choice(precision, "precision", PRECISIONS)
-    if precision == "auto":
-        return "bfloat16" if has_bfloat16() else "float32"
-    return precision
+    return "float32" if precision == "auto" else precision
 
 
 class Extractor:
@@ -71,9 +78,15 @@ class Extractor:
         See `aggregate`.
     neighborhood : odd int, optional
         By default 3 for a CNN and 1 for a ViT, whose tokens have looked at all others already.
-    precision : "auto", "float32" or "bfloat16"
+    precision : "float32", "bfloat16" or "auto"
+        Arithmetic of the network. "auto" means float32. bfloat16 is faster where the processor has
+        it in hardware, but scores then differ between machines and engines.
     batch_size : int
     cache : FeatureCache, optional
+    engine : "auto", "openvino" or "torch"
+        What runs the network; see `make_engine`.
+    device : "auto", "cpu", "cuda" or "mps"
+        Where torch runs it. OpenVINO runs on the processor.
     """
 
     def __init__(
@@ -83,9 +96,11 @@ class Extractor:
         *,
         aggregation: str = "concat",
         neighborhood: int | None = None,
-        precision: str = "auto",
+        precision: str = "float32",
         batch_size: int = 16,
         cache: FeatureCache | None = None,
+        engine: str = "auto",
+        device: str = "cpu",
     ) -> None:
         if neighborhood is None:
             neighborhood = 1 if backbone.patch_size else 3
@@ -96,9 +111,58 @@ class Extractor:
         self.input_size = _input_size(image_size, backbone)
         self.precision = resolve_precision(precision)
         self.cache = cache
-        backbone.network.to(memory_format=torch.channels_last)
-        self.mean = torch.tensor(backbone.mean)[:, None, None]
-        self.std = torch.tensor(backbone.std)[:, None, None]
+        self.engine = check_choice(engine, "engine", ENGINES)
+        self.device = resolve_device(device)
+        self._engines: OrderedDict[tuple[int, int], Engine] = OrderedDict()
+
+    def resized(self, height: int, width: int, batch_size: int | None = None) -> "Extractor":
+        """This extractor for images of another size; it shares the network.
+
+        What has been compiled for a size serves every extractor that was made from this one.
+
+        Parameters
+        ----------
+        height, width : int, pixels
+        batch_size : int, optional
+            By default as it is.
+        """
+        extractor = copy.copy(self)
+        extractor.input_size = _input_size((height, width), self.backbone)
+        if batch_size is not None:
+            extractor.batch_size = check_integer(batch_size, "batch_size", 1)
+        return extractor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes: without what is compiled, which stays in this one."""
+        return self.__dict__ | {"_engines": OrderedDict()}
+
+    def __copy__(self) -> "Extractor":
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def _task(self) -> EngineTask:
+        return EngineTask(
+            self.backbone, self.input_size, self.precision, self.aggregation, self.neighborhood
+        )
+
+    def _running_engine(self) -> Engine:
+        """The engine for the input size; the one that has not been used for longest is dropped."""
+        task = self._task()
+        engine = self._engines.pop(self.input_size, None)
+        if engine is None or engine.task != task:
+            engine = make_engine(task, self.engine, self.device)
+        self._engines[self.input_size] = engine
+        if len(self._engines) > MAX_ENGINES:
+            self._engines.popitem(last=False)
+        return engine
+
+    @property
+    def engine_name(self) -> str:
+        """What runs the network, such as "openvino 2026.4.1" or "torch cuda"."""
+        engine = self._running_engine()
+        engine.network()
+        return engine.name
 
     def key(self) -> list[Any]:
         """What the maps depend on besides the images, for the cache."""
@@ -110,30 +174,21 @@ class Extractor:
             self.backbone.std,
             self.input_size,
             self.precision,
+            self.engine_name,
         ]
 
     def prepare(self, item: Any) -> Tensor:
         """One image as the backbone takes it: float32 tensor of shape (3, height, width)."""
-        height, width = self.input_size
-        image = read_item(item).resize((width, height), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        return (pixels.float() / 255 - self.mean) / self.std
+        return self._task().normalize(torch.from_numpy(self._read_pixels([item])))[0]
 
-    def _compute_batch(self, items: Sequence[Any]) -> list[Tensor]:
-        """The maps of one batch, in the chosen precision."""
-        images = torch.stack([self.prepare(item) for item in items])
-        images = images.contiguous(memory_format=torch.channels_last)
-        dtype = getattr(torch, self.precision)
-        is_reduced = dtype is torch.bfloat16
-        with torch.autocast("cpu", dtype) if is_reduced else nullcontext():
-            try:
-                maps = self.backbone.maps(images)
-            except (RuntimeError, AssertionError) as error:
-                raise InputError(
-                    f"backbone {self.backbone.name!r}: cannot take images of {self.input_size} "
-                    f"(height, width) pixels ({error_line(error)[:120]}); change image_size"
-                ) from None
-        return [layer.to(dtype) for layer in maps]
+    def _read_pixels(self, items: Sequence[Any]) -> np.ndarray:
+        """Images at the input size, uint8 array of shape (b, height, width, 3)."""
+        height, width = self.input_size
+        pixels = np.empty((len(items), height, width, 3), np.uint8)
+        for number, item in enumerate(items):
+            image = read_item(item).resize((width, height), Image.Resampling.BILINEAR)
+            pixels[number] = np.asarray(image)
+        return pixels
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(items), self.batch_size):
@@ -141,12 +196,10 @@ class Extractor:
 
     def compute_maps(self, items: Sequence[Any]) -> Iterator[list[Tensor]]:
         """Run the network; yield by batch the list of its layers' maps in the chosen precision."""
-        yield from map_in_threads(self._compute_batch, self._batches(items))
-
-    def _join(self, maps: list[Tensor]) -> Tensor:
-        """Patch vectors from the maps of one batch."""
-        with torch.inference_mode():
-            return aggregate([layer.float() for layer in maps], self.aggregation, self.neighborhood)
+        network = self._running_engine().network()
+        yield from map_in_threads(
+            lambda batch: network(self._read_pixels(batch)), self._batches(items)
+        )
 
     def patches(
         self,
@@ -166,14 +219,12 @@ class Extractor:
             are yielded instead.
         """
 
-        def finish(maps: list[Tensor]) -> Any:
-            patches = self._join(maps)
+        def finish(patches: Tensor) -> Any:
             return then(patches) if then else patches
 
-        def compute_and_finish(batch: Sequence[Any]) -> Any:
-            return finish(self._compute_batch(batch))
-
+        engine = self._running_engine()
         if self.cache:
+            join = engine.joiner()
             cached_maps = self.cache.get_or_compute(
                 self.key(),
                 items,
@@ -181,9 +232,12 @@ class Extractor:
                 self.batch_size,
                 compute=lambda: self.compute_maps(items),
             )
-            results = map_in_threads(finish, cached_maps)
+            results = map_in_threads(lambda maps: finish(join(maps)), cached_maps)
         else:
-            results = map_in_threads(compute_and_finish, self._batches(items))
+            pipeline = engine.pipeline()
+            results = map_in_threads(
+                lambda batch: finish(pipeline(self._read_pixels(batch))), self._batches(items)
+            )
         with tqdm(total=len(items), desc=progress, unit="image", disable=not progress) as bar:
             for result in results:
                 yield result
