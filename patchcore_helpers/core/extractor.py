@@ -123,11 +123,12 @@ class Extractor:
         Parameters
         ----------
         height, width : int, pixels
+            What the network sees; for a ViT, multiples of its patch size.
         batch_size : int, optional
             By default as it is.
         """
         extractor = copy.copy(self)
-        extractor.input_size = _input_size((height, width), self.backbone)
+        extractor.input_size = as_size((height, width))
         if batch_size is not None:
             extractor.batch_size = check_integer(batch_size, "batch_size", 1)
         return extractor
@@ -224,9 +225,10 @@ class Extractor:
 
         engine = self._running_engine()
         if self.cache:
+            key = self.key()  # settles which engine runs the network, and so the rest
             join = engine.joiner()
             cached_maps = self.cache.get_or_compute(
-                self.key(),
+                key,
                 items,
                 self.backbone.layers,
                 self.batch_size,

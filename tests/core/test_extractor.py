@@ -1,7 +1,6 @@
 """From images to patch vectors, against the same steps written out by hand."""
 
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,7 +136,7 @@ def test_the_network_itself_computes_in_the_chosen_precision(precision, pixels, 
     pixels.network.forward_intermediates = lambda images, **options: (
         seen.append(layer(images).dtype) or [images]
     )
-    extract(photos[:1], pixels, 8, precision=precision)
+    extract(photos[:1], pixels, 8, precision=precision, engine="torch")
     assert seen == [getattr(torch, precision)]
 
 
@@ -275,13 +274,11 @@ def test_gradients_and_warnings_stay_away(photos):
     assert not batch.requires_grad
 
 
-def test_auto_precision_is_bfloat16_where_the_processor_has_it(monkeypatch):
+def test_reduced_precision_is_a_choice():
     backbone = load_backbone("test_resnet", weights="random")
-    cpu = SimpleNamespace(_is_avx512_bf16_supported=lambda: True)
-    monkeypatch.setattr(torch, "cpu", cpu)
-    assert Extractor(backbone, 64).precision == "bfloat16"
-    cpu._is_avx512_bf16_supported = lambda: False
     assert Extractor(backbone, 64).precision == "float32"
+    assert Extractor(backbone, 64, precision="auto").precision == "float32"
+    assert Extractor(backbone, 64, precision="bfloat16").precision == "bfloat16"
 
 
 def test_patches_do_not_depend_on_the_threads():

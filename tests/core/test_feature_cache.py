@@ -67,17 +67,16 @@ def test_second_pass_skips_the_network_and_is_identical(images, cache, precision
     first, second, without = (make(kept).extract(images) for kept in (cache, cache, None))
     assert Counting.seen == len(images)  # in the first pass alone
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(first, without)
+    np.testing.assert_allclose(without, first, rtol=1e-5, atol=1e-6)  # one graph in place of two
 
 
-def test_scores_with_and_without_cache_are_identical(images, tmp_path):
+def test_scores_with_and_without_cache_agree(images, tmp_path):
     options = {"weights": "random", "image_size": 64, "coreset_ratio": 0.2}
     plain = PatchCore("resnet18", **options).fit(images[:3])
     cached = PatchCore("resnet18", **options, cache=tmp_path / "c").fit(images[:3])
-    for _ in range(2):
-        np.testing.assert_array_equal(
-            plain.anomaly_scores(images[3:]), cached.anomaly_scores(images[3:])
-        )
+    first = cached.anomaly_scores(images[3:])
+    np.testing.assert_array_equal(cached.anomaly_scores(images[3:]), first)
+    np.testing.assert_allclose(plain.anomaly_scores(images[3:]), first, rtol=1e-5)
 
 
 def test_any_change_misses(images, cache, tmp_path):
@@ -93,6 +92,7 @@ def test_any_change_misses(images, cache, tmp_path):
         lambda: extractor(cache, layers=(2,)),
         lambda: extractor(cache, size=(64, 72)),
         lambda: extractor(cache, precision="bfloat16"),
+        lambda: extractor(cache, engine="torch"),
     ]
     for make in changes:
         count = entries()
