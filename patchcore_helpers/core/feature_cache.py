@@ -4,128 +4,151 @@ import json
 import os
 import warnings
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from patchcore_helpers.core.backbones import sha256_of
-from patchcore_helpers.data.images import read_image
+from patchcore_helpers.core.items import read_item
+from patchcore_helpers.data.category import Sample
 from patchcore_helpers.errors import InputError, translate_os_errors
 from patchcore_helpers.files import cache_folder, sha256, temporary_sibling
 
+CRC_BYTES = 4
 
-def fingerprint(item):
+Maps = list[Tensor]  # of one batch: for each layer (b, channels, height, width)
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """An image that knows what identifies its content, for example because it is drawn."""
+
+    def fingerprint(self) -> str: ...
+
+
+def fingerprint(item: Any) -> str:
     """What identifies an image's content: the hash of its file, or of its pixels.
 
     Parameters
     ----------
     item : sample, path, PIL image or uint8 array
     """
-    if hasattr(item, "fingerprint"):
+    if isinstance(item, Fingerprinted):
         return item.fingerprint()
-    path = getattr(item, "image", item)
-    if isinstance(path, (str, Path)):
+    path = item.image if isinstance(item, Sample) else item
+    if isinstance(path, str | Path):
         if not Path(path).is_file():
             raise InputError(f"{path}: no such image file")
         return sha256_of(path)
-    image = read_image(item)
+    image = read_item(item)
     return sha256(str(image.size), image.tobytes())
 
 
 class FeatureCache:
-    """Feature maps of lists of images, one ``.npy`` file per layer, read as memory maps.
+    """Feature maps of lists of images: one entry per list, one ``.npy`` file per layer.
 
-    An entry's name is the hash of the images' content, the backbone, its weights, layers and
-    normalization, the image size and the precision: whatever changes, misses. Files are written
-    under a temporary name and renamed when they are whole, so neither a kill nor a second process
-    can leave half an entry; a check sum finds what the disk has changed. On a full disk the maps
-    are not kept, with a warning. bfloat16 maps are stored as their 16-bit patterns.
+    An entry's name is a hash of the images' content and of all that the maps depend on, so a change
+    of any of them misses. Files get their names when they are complete: neither a kill nor a second
+    process can leave half an entry. A checksum finds what the disk has changed. On a full disk the
+    maps are not kept, with one warning.
 
     Parameters
     ----------
     folder : path, optional
         ``~/.cache/patchcore_helpers/features`` by default, or below `PATCHCORE_CACHE`.
+
+    Notes
+    -----
+    A file is an array in NumPy's format followed by four bytes, the CRC-32 of the array's data.
+    NumPy reads as many bytes as the header announces, so `numpy.load` opens the file as it is.
+    bfloat16, which NumPy does not have, is stored as int16 of the same bits.
     """
 
-    def __init__(self, folder=None):
-        self.folder, self._takes = Path(folder) if folder else cache_folder("features"), True
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = Path(folder) if folder else cache_folder("features")
+        self._has_room = True
         with translate_os_errors(f"cache folder {self.folder}", "name another"):
             self.folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
-    def of(cls, cache):
+    def of(cls, cache: "bool | str | Path | FeatureCache | None") -> "FeatureCache | None":
         """A cache from PatchCore's parameter: None or False for none, True for the usual folder."""
-        if cache is None or cache is False or isinstance(cache, cls):
-            return cache or None
-        return cls(None if cache is True else cache)
-
-    def _paths(self, extractor, items):
-        prints = [fingerprint(item) for item in items]
-        key = sha256(json.dumps([extractor.key(), torch.__version__]), *prints)[:40]
-        return [self.folder / f"{key}-{layer}.npy" for layer in extractor.backbone.layers]
-
-    def _read(self, paths, count, dtype):
-        """The entry's memory maps, or None if it is not there, not whole, or damaged."""
-        try:
-            maps = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
-            right = all(m.ndim == 4 and len(m) == count and m.dtype == dtype for m in maps)
-            sums = [int(np.fromfile(p, "<u4", offset=p.stat().st_size - 4)[0]) for p in paths]
-            return maps if right and sums == [zlib.crc32(m) for m in maps] else None
-        except (OSError, ValueError, EOFError, IndexError):
+        if cache is None or cache is False:
             return None
+        if isinstance(cache, FeatureCache):
+            return cache
+        return cls(None if isinstance(cache, bool) else cache)
 
-    def maps(self, extractor, items):
-        """Yield the extractor's maps batch by batch, from the cache if they are there.
+    def get_or_compute(
+        self,
+        made_by: Sequence[Any],
+        items: Sequence[Any],
+        layers: Sequence[int],
+        batch_size: int,
+        compute: Callable[[], Iterable[Maps]],
+    ) -> Iterator[Maps]:
+        """Yield the maps of images batch by batch: from the disk, or computed and kept.
+
+        Parameters
+        ----------
+        made_by : list that JSON can express
+            All that the maps depend on besides the images.
+        items : sequence of samples, paths, PIL images or uint8 arrays
+        layers : sequence of int
+            Which layers a batch holds the maps of.
+        batch_size : int
+        compute : callable
+            Yields the maps batch by batch; called if the entry is missing or damaged.
 
         Yields
         ------
-        list of tensors, as `Extractor.compute_maps` does
+        list of float32 or bfloat16 tensors of shape (b, channels_l, height_l, width_l)
         """
-        paths = self._paths(extractor, items)
-        stored = np.int16 if extractor.dtype is torch.bfloat16 else np.float32
-        maps = self._read(paths, len(items), stored)
-        if maps is None:
-            yield from self._compute(extractor, items, paths, stored)
+        key = sha256(json.dumps([*made_by, torch.__version__]), *map(fingerprint, items))[:40]
+        paths = [self.folder / f"{key}-{layer}.npy" for layer in layers]
+        stored = _read_entry(paths, len(items))
+        if stored is None:
+            yield from self._compute_and_keep(paths, len(items), compute)
             return
-        for start in range(0, len(items), extractor.batch_size):
-            batch = [torch.from_numpy(m[start : start + extractor.batch_size].copy()) for m in maps]
-            yield [m.view(extractor.dtype) for m in batch]
+        for start in range(0, len(items), batch_size):
+            yield [_from_stored(layer[start : start + batch_size]) for layer in stored]
 
-    def _compute(self, extractor, items, paths, stored):
-        parts, sums = [temporary_sibling(path) for path in paths], self._takes and [0] * len(paths)
+    def _compute_and_keep(
+        self, paths: list[Path], n_images: int, compute: Callable[[], Iterable[Maps]]
+    ) -> Iterator[Maps]:
+        writer = EntryWriter(paths, n_images)
         try:
-            for batch in extractor.compute_maps(items):
-                if sums:
-                    maps = [m.contiguous() for m in batch]
-                    bits = [m.view(torch.int16) if stored is np.int16 else m for m in maps]
-                    sums = self._tried(_append, parts, bits, [len(items)] * len(bits), sums)
-                yield batch
-            if sums:
-                self._tried(_finish, parts, sums, paths)
+            for maps in compute():
+                self._unless_full(writer.append, maps)
+                yield maps
+            self._unless_full(writer.commit)
         finally:
-            for part in parts:
-                with suppress(OSError):
-                    part.unlink()
+            writer.discard()
 
-    def _tried(self, write, *columns):
-        """Write for each layer; where it fails, the work goes on without, after one warning."""
+    def _unless_full(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Write; if that fails, this cache keeps nothing more, and one warning says so."""
+        if not self._has_room:
+            return
         try:
-            return [write(*each) for each in zip(*columns, strict=True)]
+            write(*arguments)
         except OSError as error:
-            self._takes = False
+            self._has_room = False
             warnings.warn(
                 f"cache folder {self.folder}: {error.strerror}; features are not kept there: make "
                 "room, or set PATCHCORE_CACHE to another folder",
                 stacklevel=2,
             )
 
-    def files(self):
+    def files(self) -> list[Path]:
         """The cache's own files, half-written ones included."""
         return sorted([*self.folder.glob("*-*.npy"), *self.folder.glob(".*.npy.*.part")])
 
-    def clear(self):
+    def clear(self) -> int:
         """Remove the cache's own files, nothing else; returns how many there were."""
         files = self.files()
         for path in files:
@@ -133,20 +156,87 @@ class FeatureCache:
         return len(files)
 
 
-def _append(part, maps, count, crc):
-    """Add a batch to one layer's file, by plain writes: a map of a full disk would kill us."""
-    array = maps.numpy()
-    with open(part, "ab") as file:
-        if not file.tell():
-            about = {"descr": array.dtype.str, "fortran_order": False}
-            about["shape"] = (count, *array.shape[1:])
-            np.lib.format.write_array_header_1_0(file, about)
-        file.write(array.data)
-    return zlib.crc32(array, crc)
+class EntryWriter:
+    """Writes one entry under temporary names; `commit` gives the files their own.
+
+    Parameters
+    ----------
+    paths : list of Path
+        The final name of each layer's file.
+    n_images : int
+        How many images all batches hold together.
+    """
+
+    def __init__(self, paths: list[Path], n_images: int) -> None:
+        self.layers = [LayerWriter(path, n_images) for path in paths]
+
+    def append(self, maps: Maps) -> None:
+        for layer, batch in zip(self.layers, maps, strict=True):
+            layer.append(_to_stored(batch))
+
+    def commit(self) -> None:
+        for layer in self.layers:
+            layer.commit()
+
+    def discard(self) -> None:
+        """Remove what has not been committed."""
+        for layer in self.layers:
+            with suppress(OSError):
+                layer.temporary.unlink()
 
 
-def _finish(part, crc, path):
-    """The check sum goes behind the array, where NumPy does not look."""
-    with open(part, "ab") as file:
-        file.write(crc.to_bytes(4, "little"))
-    os.replace(part, path)
+class LayerWriter:
+    """Appends the maps of one layer to a file, by plain writes.
+
+    A memory map would be shorter, but on a full disk writing to one kills the process.
+    """
+
+    def __init__(self, path: Path, n_images: int) -> None:
+        self.path = path
+        self.temporary = temporary_sibling(path)
+        self.n_images = n_images
+        self.checksum = 0
+
+    def append(self, batch: np.ndarray) -> None:
+        with open(self.temporary, "ab") as file:
+            if file.tell() == 0:
+                header = {
+                    "descr": batch.dtype.str,
+                    "fortran_order": False,
+                    "shape": (self.n_images, *batch.shape[1:]),
+                }
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(batch.data)
+        self.checksum = zlib.crc32(batch.data, self.checksum)
+
+    def commit(self) -> None:
+        with open(self.temporary, "ab") as file:
+            file.write(self.checksum.to_bytes(CRC_BYTES, "little"))
+        os.replace(self.temporary, self.path)
+
+
+def _read_entry(paths: list[Path], n_images: int) -> list[np.ndarray] | None:
+    """The entry's memory maps, or None if it is missing, incomplete or damaged."""
+    layers = [_read_layer(path) for path in paths]
+    stored = [layer for layer in layers if layer is not None and len(layer) == n_images]
+    return stored if len(stored) == len(paths) else None
+
+
+def _read_layer(path: Path) -> np.ndarray | None:
+    try:
+        layer = np.load(path, mmap_mode="r", allow_pickle=False)
+        checksum = np.fromfile(path, "<u4", offset=path.stat().st_size - CRC_BYTES)[0]
+    except (OSError, ValueError, EOFError, IndexError):
+        return None
+    is_map = layer.ndim == 4 and layer.dtype in (np.float32, np.int16)
+    return layer if is_map and zlib.crc32(layer) == checksum else None
+
+
+def _to_stored(maps: Tensor) -> np.ndarray:
+    maps = maps.contiguous()
+    return (maps.view(torch.int16) if maps.dtype == torch.bfloat16 else maps).numpy()
+
+
+def _from_stored(stored: np.ndarray) -> Tensor:
+    maps = torch.from_numpy(stored.copy())
+    return maps.view(torch.bfloat16) if maps.dtype == torch.int16 else maps

@@ -106,7 +106,7 @@ class PatchCore(Detector):
     ((2,), (2, 64, 64))
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the settings of the method)
         self,
         backbone: str = "efficientnet_lite0",
         *,

@@ -10,7 +10,6 @@ Taught in notebook 7.
 """
 
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -265,7 +264,7 @@ class StripPatchCore(Detector):
         padded_width = len(columns) - 2 * self.context
         piece = min(self.piece, padded_width)
         crop_width = piece + 2 * self.context
-        extractor = self._extractor_for(len(rows), crop_width)
+        extractor = self.extractor_.resized(len(rows), crop_width, batch_size=1)
         starts = offsets(padded_width, piece, piece)
         crops = [Crop(cloth, rows, columns[start : start + crop_width]) for start in starts]
         grid = np.empty(0, np.float32)
@@ -286,13 +285,6 @@ class StripPatchCore(Detector):
         what is missing to a multiple of the grid's step."""
         missing = -length % GRID_STEP
         return np.pad(np.arange(length), (self.context, self.context + missing), mode="reflect")
-
-    def _extractor_for(self, height: int, width: int) -> Any:
-        """An extractor that takes crops of this size, one at a time."""
-        extractor = copy(self.extractor_)
-        extractor.input_size = (height, width)
-        extractor.batch_size = 1
-        return extractor
 
     def _standardized_by_bank(self, vectors: np.ndarray) -> np.ndarray:
         if self.standardize == "strip":

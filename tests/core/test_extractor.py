@@ -1,9 +1,6 @@
 """From images to patch vectors, against the same steps written out by hand."""
 
-import threading
-import time
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchcore_helpers import InputError, Sample
+from patchcore_helpers.core.aggregation import aggregate
 from patchcore_helpers.core.backbones import load_backbone
-from patchcore_helpers.core.extractor import Extractor, aggregate, as_size, extract, map_in_threads
+from patchcore_helpers.core.extractor import Extractor, as_size, extract
 
 
 class Pixels(torch.nn.Module):
@@ -138,7 +136,7 @@ def test_the_network_itself_computes_in_the_chosen_precision(precision, pixels, 
     pixels.network.forward_intermediates = lambda images, **options: (
         seen.append(layer(images).dtype) or [images]
     )
-    extract(photos[:1], pixels, 8, precision=precision)
+    extract(photos[:1], pixels, 8, precision=precision, engine="torch")
     assert seen == [getattr(torch, precision)]
 
 
@@ -276,64 +274,14 @@ def test_gradients_and_warnings_stay_away(photos):
     assert not batch.requires_grad
 
 
-def test_auto_precision_is_bfloat16_where_the_processor_has_it(monkeypatch):
+def test_reduced_precision_is_a_choice():
     backbone = load_backbone("test_resnet", weights="random")
-    cpu = SimpleNamespace(_is_avx512_bf16_supported=lambda: True)
-    monkeypatch.setattr(torch, "cpu", cpu)
-    assert Extractor(backbone, 64).precision == "bfloat16"
-    cpu._is_avx512_bf16_supported = lambda: False
     assert Extractor(backbone, 64).precision == "float32"
+    assert Extractor(backbone, 64, precision="auto").precision == "float32"
+    assert Extractor(backbone, 64, precision="bfloat16").precision == "bfloat16"
 
 
-# Lanes
-
-
-@pytest.mark.parametrize("cores", [1, 2, 5])
-def test_lanes_keep_the_order_and_share_the_cores(cores):
-    before = torch.get_num_threads()
-    seen = []
-
-    def work(part):
-        time.sleep(0.01 * (part % 3))
-        seen.append((threading.current_thread().name, torch.get_num_threads()))
-        return part * part
-
-    try:
-        torch.set_num_threads(cores)
-        assert list(map_in_threads(work, range(12))) == [n * n for n in range(12)]
-        lanes = min(cores, 4)
-        assert {threads for _, threads in seen} == {cores // lanes}
-        assert len({name for name, _ in seen}) == lanes
-        assert torch.get_num_threads() == cores
-        seen.clear()
-        assert (
-            list(map_in_threads(work, [3])) == [9] and seen[0][1] == cores
-        )  # alone it gets all cores
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_lanes_pass_errors_on_and_do_not_run_ahead():
-    taken = []
-
-    def parts():
-        for n in range(100):
-            taken.append(n)
-            yield n
-
-    def work(part):
-        if part == 5:
-            raise InputError("five")
-        return part
-
-    results = map_in_threads(work, parts())
-    assert [next(results) for _ in range(5)] == list(range(5)) and len(taken) <= 12
-    with pytest.raises(InputError, match="five"):
-        next(results)
-    assert list(map_in_threads(work, [])) == []
-
-
-def test_patches_do_not_depend_on_the_lanes():
+def test_patches_do_not_depend_on_the_threads():
     photos = [np.full((20, 30), 40 * n, np.uint8) for n in range(5)]
     backbone = load_backbone("resnet18", weights="random")
     extractor = Extractor(backbone, 64, batch_size=1)

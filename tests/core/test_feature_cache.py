@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import warnings
 
 import numpy as np
@@ -42,14 +41,22 @@ def extractor(cache, layers=(2, 3), size=64, precision="float32", batch_size=2, 
     )
 
 
+def cached_maps(cache, images):
+    """The maps batch by batch, as `Extractor.patches` asks the cache for them."""
+    network = extractor(None)
+    return cache.get_or_compute(
+        network.key(), images, network.backbone.layers, 2, lambda: network.compute_maps(images)
+    )
+
+
 class Counting(Extractor):
-    """Counts the images that pass through the network."""
+    """Counts the images whose maps the cache has computed."""
 
     seen = 0
 
-    def _maps(self, items):
+    def compute_maps(self, items):
         Counting.seen += len(items)
-        return super()._maps(items)
+        return super().compute_maps(items)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -58,19 +65,18 @@ def test_second_pass_skips_the_network_and_is_identical(images, cache, precision
     backbone = load_backbone("resnet18", weights="random")
     make = lambda kept: Counting(backbone, 64, precision=precision, batch_size=2, cache=kept)  # noqa: E731
     first, second, without = (make(kept).extract(images) for kept in (cache, cache, None))
-    assert Counting.seen == 2 * len(images)  # the first pass and the one without a cache
+    assert Counting.seen == len(images)  # in the first pass alone
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(first, without)
+    np.testing.assert_allclose(without, first, rtol=1e-5, atol=1e-6)  # one graph in place of two
 
 
-def test_scores_with_and_without_cache_are_identical(images, tmp_path):
+def test_scores_with_and_without_cache_agree(images, tmp_path):
     options = {"weights": "random", "image_size": 64, "coreset_ratio": 0.2}
     plain = PatchCore("resnet18", **options).fit(images[:3])
     cached = PatchCore("resnet18", **options, cache=tmp_path / "c").fit(images[:3])
-    for _ in range(2):
-        np.testing.assert_array_equal(
-            plain.anomaly_scores(images[3:]), cached.anomaly_scores(images[3:])
-        )
+    first = cached.anomaly_scores(images[3:])
+    np.testing.assert_array_equal(cached.anomaly_scores(images[3:]), first)
+    np.testing.assert_allclose(plain.anomaly_scores(images[3:]), first, rtol=1e-5)
 
 
 def test_any_change_misses(images, cache, tmp_path):
@@ -86,6 +92,7 @@ def test_any_change_misses(images, cache, tmp_path):
         lambda: extractor(cache, layers=(2,)),
         lambda: extractor(cache, size=(64, 72)),
         lambda: extractor(cache, precision="bfloat16"),
+        lambda: extractor(cache, engine="torch"),
     ]
     for make in changes:
         count = entries()
@@ -145,7 +152,7 @@ def test_without_room_the_work_goes_on_after_one_warning(limit, images, cache):
 
 
 def test_consumer_that_stops_early_leaves_nothing(images, cache):
-    batches = cache.maps(extractor(cache), images)
+    batches = cached_maps(cache, images)
     next(batches)
     assert len(cache.files()) == 2  # being written
     batches.close()
@@ -154,24 +161,24 @@ def test_consumer_that_stops_early_leaves_nothing(images, cache):
 
 def test_kill_during_write_leaves_no_entry(images, cache):
     script = textwrap.dedent("""
-        import sys, time
-        from patchcore_helpers.backbones import load_backbone
-        from patchcore_helpers.cache import FeatureCache
-        from patchcore_helpers.features import Extractor
+        import sys
+        from patchcore_helpers.core.backbones import load_backbone
+        from patchcore_helpers.core.extractor import Extractor
+        from patchcore_helpers.core.feature_cache import FeatureCache
 
         class Slow(Extractor):
             def compute_maps(self, items):
                 for batch in super().compute_maps(items):
                     yield batch
                     print("wrote", flush=True)
-                    time.sleep(60)
+                    sys.stdin.read()  # until the kill
 
         backbone = load_backbone("resnet18", weights="random")
         Slow(backbone, 64, precision="float32", batch_size=2,
              cache=FeatureCache(sys.argv[1])).extract(sys.argv[2:])
     """)
     command = [sys.executable, "-c", script, str(cache.folder), *map(str, images)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"wrote\n"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -202,18 +209,18 @@ def test_fingerprint_is_of_the_content(images, tmp_path):
     assert fingerprint(images[0]) != fingerprint(images[1])
     pixels = np.zeros((4, 6), np.uint8)
     assert fingerprint(pixels) == fingerprint(pixels.copy()) != fingerprint(pixels.T.copy())
-    time.sleep(0.01)
     copy.write_bytes(images[1].read_bytes())  # another content under the same name
+    os.utime(copy, ns=(0, 0))  # even where the clock of the file system is coarse
     assert fingerprint(copy) == fingerprint(images[1])
 
 
 def test_two_writers_in_one_process(images, cache):
     right = [[m.numpy() for m in batch] for batch in extractor(None).compute_maps(images)]
-    both = [cache.maps(extractor(cache), images) for _ in range(2)]
+    both = [cached_maps(cache, images) for _ in range(2)]
     for batch, *written in zip(right, *both, strict=True):  # in turns
         for maps in written:
             for truth, found in zip(batch, maps, strict=True):
                 np.testing.assert_array_equal(found.numpy(), truth)
     assert [path.suffix for path in cache.files()] == [".npy", ".npy"]
-    for batch, maps in zip(right, cache.maps(extractor(cache), images), strict=True):
+    for batch, maps in zip(right, cached_maps(cache, images), strict=True):
         np.testing.assert_array_equal(maps[0].numpy(), batch[0])

@@ -127,7 +127,7 @@ def test_hub_cache_folder_serves_pretrained_weights(name, tmp_path):
     assert result.returncode == 0, result.stderr
     assert hashlib.sha256(content).hexdigest() in result.stdout
     script = (
-        "import sys, torch; from patchcore_helpers.backbones import load_backbone; "
+        "import sys, torch; from patchcore_helpers.core.backbones import load_backbone; "
         f"b = load_backbone({name!r}); print(float(b.network.state_dict()[{marked!r}][0]))"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
