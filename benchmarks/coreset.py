@@ -194,7 +194,7 @@ def run(method, path, n, k, python=sys.executable, mapped=False):
 
 def radius(path, n, k):
     """Coverage radius of the picks just saved, in the unprojected features, the same for all."""
-    from patchcore_helpers.core.coreset import nested_min_distances
+    from patchcore_helpers.core.distances import nested_min_distances
 
     rows = np.load(path, mmap_mode="r")[:n]
     return float(nested_min_distances(rows, rows[np.load(WORK / "indices.npy")], [k]).max())

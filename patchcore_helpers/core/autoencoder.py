@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from patchcore_helpers.core.detector import AnomalyResult, Detector, as_image_list, image_scores
-from patchcore_helpers.core.extractor import read_item
+from patchcore_helpers.core.items import read_item
 from patchcore_helpers.core.validation import check_integer, check_real, check_seed
 from patchcore_helpers.errors import InputError
 
@@ -259,7 +259,7 @@ class Autoencoder(Detector):
         """The images as the network takes them."""
         size = (self.image_size, self.image_size)
         pictures = [
-            read_item(image).resize(size, Image.Resampling.BILINEAR)
+            np.asarray(read_item(image).resize(size, Image.Resampling.BILINEAR))
             for image in as_image_list(images)
         ]
         colors = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

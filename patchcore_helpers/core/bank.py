@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from patchcore_helpers.core.bank_file import BankSettings, read_bank_file, write_bank_file
-from patchcore_helpers.core.coreset import SAMPLERS, Coreset, nested_min_distances
+from patchcore_helpers.core.coreset import SAMPLERS, Coreset
+from patchcore_helpers.core.distances import nested_min_distances
 from patchcore_helpers.core.index import Index, make_index
 from patchcore_helpers.core.validation import (
     as_patch_matrix,

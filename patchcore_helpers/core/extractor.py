@@ -89,7 +89,7 @@ class Extractor:
         Where torch runs it. OpenVINO runs on the processor.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the settings of an extraction)
         self,
         backbone: Backbone,
         image_size: int | tuple[int, int] = 256,

@@ -64,7 +64,7 @@ class PatchCore(Detector):
         A name that `load_backbone` knows.
     layers, weights : see `load_backbone`
     image_size : int or (height, width), pixels
-    aggregation, neighborhood, precision, batch_size : see `Extractor`
+    aggregation, neighborhood, precision, engine, device, batch_size : see `Extractor`
     cache : bool, path or FeatureCache, optional
         Keep feature maps on disk: True for the usual folder, or a folder. Off by default.
     coreset_ratio, sampler, projection, metric, index : see `MemoryBank`
@@ -123,7 +123,9 @@ class PatchCore(Detector):
         image_score: str = "max",
         metric: str = "l2",
         sigma: float = 4.0,
-        precision: str = "auto",
+        precision: str = "float32",
+        engine: str = "auto",
+        device: str = "auto",
         batch_size: int = 16,
         cache: bool | str | Path | FeatureCache | None = None,
         random_state: int = 0,
@@ -144,6 +146,8 @@ class PatchCore(Detector):
         self.metric = metric
         self.sigma = sigma
         self.precision = precision
+        self.engine = engine
+        self.device = device
         self.batch_size = batch_size
         self.cache = cache
         self.random_state = random_state
@@ -210,6 +214,8 @@ class PatchCore(Detector):
             aggregation=self.aggregation,
             neighborhood=self.neighborhood,
             precision=self.precision,
+            engine=self.engine,
+            device=self.device,
             batch_size=self.batch_size,
             cache=FeatureCache.of(self.cache),
         )

@@ -28,7 +28,7 @@ from patchcore_helpers.core.detector import (
     as_image_list,
     smooth_maps,
 )
-from patchcore_helpers.core.extractor import read_item
+from patchcore_helpers.core.items import read_item
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
 from patchcore_helpers.core.validation import check_choice

@@ -7,7 +7,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics.pairwise import cosine_distances, euclidean_distances
 
 from patchcore_helpers import InputError, MemoryBank, PatchCore, k_center_greedy
-from patchcore_helpers.core.coreset import SAMPLERS, nested_min_distances
+from patchcore_helpers.core.coreset import SAMPLERS
+from patchcore_helpers.core.distances import nested_min_distances
 from patchcore_helpers.core.index import INDEXES
 
 RNG = np.random.default_rng(0)

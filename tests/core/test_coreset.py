@@ -11,18 +11,20 @@ from sklearn.metrics import roc_auc_score
 
 from patchcore_helpers.core.coreset import (
     SAMPLERS,
-    VARIANCES,
     Coreset,
     GreedySearch,
     k_center_greedy,
     k_center_greedy_reference,
-    nested_min_distances,
     random_coreset,
     variance_weighted_k_center,
-    variance_weights,
 )
-from patchcore_helpers.core.distances import BLOCK_ROWS, single_threaded_workers
+from patchcore_helpers.core.distances import (
+    BLOCK_ROWS,
+    nested_min_distances,
+    single_threaded_workers,
+)
 from patchcore_helpers.core.index import ExactIndex
+from patchcore_helpers.core.variance_weights import VARIANCES, variance_weights
 from patchcore_helpers.core.vector_space import ExactSpace
 from patchcore_helpers.errors import InputError
 

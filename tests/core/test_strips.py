@@ -19,7 +19,8 @@ from patchcore_helpers.core.strips import (
     score_tiles,
     strip_score,
 )
-from patchcore_helpers.data.synthetic import fabric, render_aitex
+from patchcore_helpers.data.synthetic import render_aitex
+from patchcore_helpers.data.synthetic_fabric import fabric
 from patchcore_helpers.data.tiling import fabric_extent
 
 

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.container import BarContainer
 from PIL import Image
 
-from patchcore_helpers.core.extractor import read_item
+from patchcore_helpers.core.items import read_item
 from patchcore_helpers.course.figures.style import BLACK, HEAT, SKY
 
 HEAT_OPACITY = 0.75  # of the hottest pixel

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from patchcore_helpers.core.extractor import read_item
+from patchcore_helpers.core.items import read_item
 from patchcore_helpers.course.figures.panels import (
     Box,
     Limits,

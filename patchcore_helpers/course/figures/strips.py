@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from patchcore_helpers.core.extractor import read_item
+from patchcore_helpers.core.items import read_item
 from patchcore_helpers.course.figures.panels import Box, Limits, draw_box, overlay
 from patchcore_helpers.course.figures.style import ORANGE, SKY
 
