@@ -145,8 +145,7 @@ def run_task(
     row["weights"] = model.extractor_.backbone.source
     row["inference_time_ms"] = _inference_milliseconds(model, images.test[:TIMED_IMAGES])
 
-    patch_scores = np.asarray(detected.patch_scores)
-    scores = {kind: image_scores(patch_scores, kind) for kind in SCORES}
+    scores = {kind: image_scores(detected.patch_scores, kind) for kind in SCORES}
     rows = [
         {"image_score": kind, "auroc": image_auroc(images.labels, scores[kind]), **row}
         for kind in SCORES
