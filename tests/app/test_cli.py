@@ -45,6 +45,7 @@ def folder(tmp_path, make_category):
     return make_category(tmp_path / "bolt")
 
 
+@pytest.mark.long
 def test_the_command_itself_prints_one_object_on_the_last_line(folder, tmp_path):
     words = ["bolt", "--data-dir", tmp_path, *TINY_OPTIONS, "--json", "--seed", "3"]
     done = subprocess.run(
@@ -65,6 +66,7 @@ def test_the_command_itself_prints_one_object_on_the_last_line(folder, tmp_path)
     assert results["bank_size"] == len(model.bank_)
 
 
+@pytest.mark.long
 def test_hub_weights_with_no_network(folder, tmp_path):
     done = subprocess.run(
         [COMMAND, "evaluate", folder, "--backbone", "resnet18", "--json"],
@@ -157,6 +159,7 @@ def test_the_detector_suits_the_category():
     assert squares.get_params() == PatchCore(cache=False, **parameters).get_params()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_at_once(name):
     """Help, and a mistyped option, need not wait for torch."""
@@ -284,6 +287,7 @@ def test_any_name_is_printed_on_one_line(refused, run, tmp_path, folder):
     assert status == 0 and output[0] == "category       latin-\\udce9 "
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line(run, monkeypatch):
     for name, shown in (("/a\nb", "/a\\nb"), (None, "the output")):
         monkeypatch.setattr(

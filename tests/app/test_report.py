@@ -15,6 +15,8 @@ from helpers.command import COMMAND, HOSTILE_NAMES, TINY_OPTIONS, tiny_model, wr
 from patchcore_helpers import InputError, PatchCore, load_category
 from patchcore_helpers.app.report import COLUMNS, percent, smallest_rate, write_report
 
+pytestmark = pytest.mark.long  # a report is made first
+
 N_TEST = 6 + 2 * len(HOSTILE_NAMES)  # a fifth of the normal images, and all defective ones
 
 

@@ -48,6 +48,7 @@ def test_a_line_per_image(run, bank, user_folder):
     }
 
 
+@pytest.mark.long
 def test_no_threshold_no_verdict(run, bank, user_folder, tmp_path):
     model = PatchCore.load(bank)
     del model.threshold_
@@ -111,6 +112,7 @@ def test_other_versions_are_said_in_one_line(run, bank, user_folder, monkeypatch
         PatchCore.load(bank)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", ["list", "predict {bank} {folder}/good {folder}/good"])
 def test_a_pipe_that_is_closed_early(words, bank, user_folder, tmp_path):
     (tmp_path / "in").symlink_to(user_folder)

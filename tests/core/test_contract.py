@@ -43,6 +43,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", CASES)
 def test_the_contract(make, photo, photos, tmp_path):
     model = make()

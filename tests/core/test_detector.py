@@ -104,6 +104,7 @@ def test_results_of_images_of_different_sizes():
     assert chosen.frames == [frames[2], frames[1]]
 
 
+@pytest.mark.long
 def test_measuring_needs_no_notebook():
     """The core must not load what only a page in a browser needs."""
     code = "import sys, patchcore_helpers.core.evaluation; print('IPython' in sys.modules)"

@@ -113,6 +113,7 @@ def test_cookies(shared, two_threads):
     assert 0.5 < results["au_pro"] <= 1
 
 
+@pytest.mark.long
 def test_some_solar_cells(two_threads):
     category = load_category("elpv/mono").limit(train=40, test=50)
     results, _ = evaluation.evaluate(category, PatchCore())

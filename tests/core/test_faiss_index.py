@@ -75,6 +75,7 @@ def assert_sound(search, bank, patches, k):
     return distances, rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), channels=st.integers(1, 6), k=st.integers(1, 45), nprobe=st.integers(1, 9))
@@ -117,6 +118,7 @@ FLOORS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_recall(kind):
     bank, patches = clustered(4000), clustered(1000, seed=1)
@@ -211,6 +213,7 @@ def test_codes_are_those_of_a_product_quantizer_by_hand(width, m, bits):
     np.testing.assert_allclose(approximate[:, :width] + mean, decoded(search), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_sixteen_bits():
     rng = np.random.default_rng(0)
     bank = rng.normal(size=(70_000, 2)).astype(np.float32)
@@ -241,6 +244,7 @@ def test_a_bank_too_small_is_refused(options, rows, message):
     make_index(options).fit(clustered(rows + 1, 17))
 
 
+@pytest.mark.long
 def test_bytes():
     bank = clustered(5000, 32)
     sizes = {kind: make_index(kind).fit(bank).nbytes for kind in KINDS}
@@ -254,6 +258,7 @@ def test_bytes():
     assert sizes["hnsw"] > flat + 5000 * 64 * 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("exact", "sklearn")])
 def test_the_seed_decides_whatever_the_threads(kind):
     bank = clustered(3000)

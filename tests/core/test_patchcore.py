@@ -317,6 +317,7 @@ def test_the_actual_rate_is_beta_distributed():
     np.testing.assert_allclose(np.quantile(actual, [0.1, 0.9]), [low, high], rtol=0.02)
 
 
+@pytest.mark.long
 def test_the_promise_on_solar_cells():
     category = load_category("elpv/mono")
     model = PatchCore(image_size=128, projection=64, cache=True).fit(category.train)

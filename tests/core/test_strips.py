@@ -44,6 +44,7 @@ def rendered(tmp_path_factory):
     return render_aitex(folder, 0, ("00",), clean=8, defective=4, size=(256, 1024))
 
 
+@pytest.mark.long
 def test_pieces_leave_no_seam(normal):
     whole = make(piece=704, context=64).fit(normal)
     strip = cloth(9, defect="stain")
@@ -56,6 +57,7 @@ def test_pieces_leave_no_seam(normal):
     assert np.abs(narrow.anomaly_map(strip) / expected - 1).max() > 1e-3
 
 
+@pytest.mark.long
 def test_the_default_context_is_wide_enough_for_the_default_layers(normal):
     inner = PatchCore(**STRIP_SETTINGS, precision="float32")
     apart = {}
@@ -80,6 +82,7 @@ def test_patches_inside_a_piece_are_those_of_the_extractor(normal):
     np.testing.assert_allclose(tall[inner][5:-5], three[inner][5:-5], atol=1e-3)
 
 
+@pytest.mark.long
 def test_the_border_of_a_strip_is_not_what_stands_out(normal):
     strips = [cloth(seed) for seed in range(20, 26)]
     tops = {True: 0, False: 0}
@@ -94,6 +97,7 @@ def test_the_border_of_a_strip_is_not_what_stands_out(normal):
     assert tops[True] < tops[False] or tops[False] == 0
 
 
+@pytest.mark.long
 def test_a_defect_is_found_where_it_is(normal):
     model = make(border_margin=(16, 16)).fit(normal)
     for seed, left in ((31, 100), (32, 350), (33, 620)):
@@ -126,6 +130,7 @@ def test_neither_margin_nor_table_nor_edge_counts(normal):
     ).all()
 
 
+@pytest.mark.long
 def test_a_strip_in_other_light_is_standardized_by_itself(normal):
     bright = [np.clip(1.25 * cloth(s).astype(float), 0, 254).astype(np.uint8) for s in (50, 51)]
     plain = [cloth(s) for s in (50, 51)]
@@ -138,6 +143,7 @@ def test_a_strip_in_other_light_is_standardized_by_itself(normal):
         make(standardize="both").fit(normal)
 
 
+@pytest.mark.long
 def test_strips_of_any_size(normal):
     model = make(piece=256).fit(normal)
     for height, width in ((64, 48), (64, 3796), (50, 333), (96, 700)):
@@ -158,6 +164,7 @@ def test_what_cannot_be_fitted(normal):
                 make(**{name: value}).fit(normal)
 
 
+@pytest.mark.long
 def test_a_threshold_from_normal_strips(normal):
     model = make().fit(normal).calibrate([cloth(s) for s in range(40, 44)], 0.2)
     assert model.threshold_ == model.anomaly_scores([cloth(s) for s in range(40, 44)]).max()
@@ -178,6 +185,7 @@ def test_the_detectors_contract(normal):
         np.testing.assert_array_equal(streamed, expected)
 
 
+@pytest.mark.long
 def test_evaluate(rendered, capfd):
     words = ["evaluate", "aitex/00", "--data-dir", str(rendered), "--json"]
     assert cli.main(words) == 0

@@ -180,6 +180,7 @@ def test_after_a_kill_between_two_categories(roots, tmp_path):
     assert os.listdir(tmp_path / "data") == ["mvtec_ad"]
 
 
+@pytest.mark.long
 def test_what_another_source_or_choice_has_left_is_not_taken_over(root, roots, tmp_path):
     for path in root.rglob("*.png"):
         path.write_bytes(path.read_bytes()[:-1] + b"!")  # of the same size, still readable
@@ -261,6 +262,7 @@ def test_data_folders_that_cannot_be_written(root, tmp_path, refused):
     assert "data: cannot be written" in refused(root)
 
 
+@pytest.mark.long
 def test_no_room_on_the_disk(root, tmp_path):
     before = listing(tmp_path)
     words = ["--source", root, "--data-dir", tmp_path / "data", "--categories", "bottle,cable"]
@@ -335,6 +337,7 @@ def test_prepared_mvtec_is_read_with_its_credit(roots, tmp_path):
     assert all(s.mask().sum() == 256 for s in category.test if s.label)
 
 
+@pytest.mark.long
 def test_the_script_beside_the_data(roots, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     script = shutil.copy(SCRIPT, tmp_path / "data")
