@@ -37,7 +37,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n-neighbors", type=int, metavar="1")
     add("--image-score", metavar="max|mean|top1_percent|reweighted")
     add("--metric", metavar="l2|cosine")
-    add("--precision", metavar="auto|float32|bfloat16")
+    add("--precision", metavar="float32|bfloat16")
+    add("--engine", metavar="auto|openvino|torch", help="what runs the network")
+    add("--device", metavar="auto|cpu|cuda|mps", help="where torch runs it")
 
 
 def model_parameters(args: argparse.Namespace) -> dict[str, Any]:
