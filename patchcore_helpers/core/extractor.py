@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from patchcore_helpers.core.aggregation import AGGREGATIONS
 from patchcore_helpers.core.backbones import Backbone
-from patchcore_helpers.core.engine import (
+from patchcore_helpers.core.engines import (
     ENGINES,
     Engine,
     EngineTask,
@@ -84,7 +84,7 @@ class Extractor:
     batch_size : int
     cache : FeatureCache, optional
     engine : "auto", "openvino" or "torch"
-        What runs the network; see `make_engine`.
+        What runs the network; see `patchcore_helpers.core.engines.make_engine`.
     device : "auto", "cpu", "cuda" or "mps"
         Where torch runs it. OpenVINO runs on the processor.
     """

@@ -1,20 +1,14 @@
 """What counts as an image: a file, pixels, or anything that can be read as one."""
 
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from patchcore_helpers.data.category import Readable
 from patchcore_helpers.data.images import read_image
 from patchcore_helpers.errors import InputError
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """Anything that can be read as an image, such as a `Sample`."""
-
-    def read(self) -> Image.Image: ...
 
 
 def read_item(item: Any) -> Image.Image:

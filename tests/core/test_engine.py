@@ -1,6 +1,8 @@
 """Engines: the compiled network computes what torch computes, or torch takes over and says so."""
 
 import copy
+import hashlib
+import os
 import pickle
 import subprocess
 import sys
@@ -13,20 +15,28 @@ import torch
 from torch import nn
 
 from patchcore_helpers import InputError, PatchCore
-from patchcore_helpers.core import engine
 from patchcore_helpers.core.backbones import load_backbone
-from patchcore_helpers.core.compiled_store import CompiledStore
-from patchcore_helpers.core.engine import EngineTask, EngineWarning, TorchEngine, make_engine
+from patchcore_helpers.core.engines import (
+    EngineTask,
+    EngineWarning,
+    TorchEngine,
+    base,
+    compiled_store,
+    make_engine,
+    resolve_device,
+)
+from patchcore_helpers.core.engines.compiled_store import CompiledStore
 from patchcore_helpers.core.extractor import Extractor, extract
+from patchcore_helpers.core.feature_cache import FeatureCache
 
-openvino_engine = pytest.importorskip("patchcore_helpers.core.openvino_engine")
+openvino_engine = pytest.importorskip("patchcore_helpers.core.engines.openvino_engine")
 
 
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
     """A cache folder and a memory of warnings for each test."""
     monkeypatch.setenv("PATCHCORE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engine, "_warned", set())
+    monkeypatch.setattr(base, "_warned", set())
     return CompiledStore()
 
 
@@ -34,10 +44,13 @@ def store(tmp_path, monkeypatch):
 def conversions(monkeypatch):
     """The stages that have been converted."""
     names = []
-    convert = openvino_engine._convert
-    monkeypatch.setattr(
-        openvino_engine, "_convert", lambda stage: names.append(stage.name) or convert(stage)
-    )
+    original = openvino_engine.convert
+
+    def convert(stage):
+        names.append(stage.name)
+        return original(stage)
+
+    monkeypatch.setattr(openvino_engine, "convert", convert)
     return names
 
 
@@ -158,7 +171,7 @@ def test_scores_agree_between_engines(photos):
     ]
     with pytest.MonkeyPatch.context() as patch:
         compiled = scores[0].fit(photos[:5]).anomaly_scores(photos[5:])
-        patch.setitem(sys.modules, "patchcore_helpers.core.openvino_engine", None)
+        patch.setitem(sys.modules, "patchcore_helpers.core.engines.openvino_engine", None)
         with pytest.warns(EngineWarning):
             plain = scores[1].fit(photos[:5]).anomaly_scores(photos[5:])
     np.testing.assert_allclose(compiled, plain, rtol=1e-4)
@@ -191,7 +204,7 @@ def test_a_damaged_file_is_made_again(damage, photos, conversions, store):
             "empty": b"",
             "cut": content[:-10],
             "flipped": bytes(flipped),
-            "another": engine_digest(another) + another,
+            "another": hashlib.sha256(another).digest() + another,
         }[damage]
     )
     with warnings.catch_warnings():
@@ -200,12 +213,6 @@ def test_a_damaged_file_is_made_again(damage, photos, conversions, store):
     assert conversions == ["pipeline"] * 2
     np.testing.assert_array_equal(extract(photos, backbone(), 64), expected)
     assert conversions == ["pipeline"] * 2  # the new file is sound
-
-
-def engine_digest(blob):
-    import hashlib
-
-    return hashlib.sha256(blob).digest()
 
 
 def test_a_file_made_from_other_weights_of_the_same_name_is_made_again(photos, conversions):
@@ -232,9 +239,7 @@ def test_without_room_or_a_folder_nothing_is_kept(photos, tmp_path, monkeypatch,
 
 
 def test_the_store_forgets_what_has_not_been_used_for_longest(store, monkeypatch):
-    monkeypatch.setattr("patchcore_helpers.core.compiled_store.LARGEST_TOTAL", 250)
-    import os
-
+    monkeypatch.setattr(compiled_store, "LARGEST_TOTAL", 250)
     for number, key in enumerate(("a", "b")):
         store.write(key, bytes(60))
         os.utime(store.folder / f"{key}.compiled", (number, number))
@@ -248,7 +253,7 @@ def test_the_store_forgets_what_has_not_been_used_for_longest(store, monkeypatch
 
 
 def test_without_openvino_torch_runs_and_says_so_once(photos, monkeypatch):
-    monkeypatch.setitem(sys.modules, "patchcore_helpers.core.openvino_engine", None)
+    monkeypatch.setitem(sys.modules, "patchcore_helpers.core.engines.openvino_engine", None)
     with pytest.warns(EngineWarning, match="OpenVINO is not installed.*torch runs") as caught:
         patches = [extract(photos, backbone(), 64) for _ in range(2)]
     assert len(caught) == 1
@@ -286,8 +291,6 @@ class Different(Unconvertible):
 def test_a_network_that_cannot_be_converted_runs_on_torch(
     network, reason, cached, photos, tmp_path
 ):
-    from patchcore_helpers.core.feature_cache import FeatureCache
-
     odd = backbone()
     expected = extract(photos, odd, 64, engine="torch")
     odd.network = network(odd.network)
@@ -334,7 +337,7 @@ def test_wrong_engines_and_devices(options, message):
 
 def test_on_a_gpu_torch_runs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert engine.resolve_device("auto") == "cuda"
+    assert resolve_device("auto") == "cuda"
     with pytest.raises(InputError, match="engine='openvino': runs on the processor"):
         make_engine(task(), "openvino", "cuda")
 
@@ -386,9 +389,9 @@ def test_an_extractor_can_be_sent_to_another_process(photos):
 
 def test_nothing_is_reported_to_the_maker_of_openvino():
     code = (
-        "import sys; import patchcore_helpers.core.openvino_engine as e; "
+        "import sys; import patchcore_helpers.core.engines.openvino_engine as e; "
         "from patchcore_helpers.core.backbones import load_backbone as b; "
-        "from patchcore_helpers.core.engine import EngineTask; "
+        "from patchcore_helpers.core.engines import EngineTask; "
         "e.OpenVINOEngine(EngineTask(b('test_resnet', weights='random'), (32, 32))).network(); "
         "print(sorted(n for n in sys.modules if n.startswith('openvino_telemetry') "
         "and sys.modules[n]))"

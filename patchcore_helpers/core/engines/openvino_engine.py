@@ -20,15 +20,15 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from patchcore_helpers.core.compiled_store import CompiledStore
-from patchcore_helpers.core.engine import (
+from patchcore_helpers.core.engines.base import (
     EngineTask,
     Joiner,
     Network,
     Pipeline,
-    TorchEngine,
     warn_once,
 )
+from patchcore_helpers.core.engines.compiled_store import CompiledStore
+from patchcore_helpers.core.engines.torch_engine import TorchEngine
 from patchcore_helpers.core.threads import n_parallel
 from patchcore_helpers.errors import InputError, error_line
 from patchcore_helpers.files import sha256
@@ -148,6 +148,18 @@ class JoinerModule(nn.Module):
         return self.task.join(list(maps))
 
 
+class PipelineModule(nn.Module):
+    """From the pixels to the patch vectors."""
+
+    def __init__(self, task: EngineTask) -> None:
+        super().__init__()
+        self.network = NetworkModule(task)
+        self.join = JoinerModule(task)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.join(*self.network(pixels))
+
+
 @dataclass(frozen=True)
 class Stage:
     """One graph: what it is made from, and what shows that it is right.
@@ -225,7 +237,7 @@ class Compiler:
         return self._compile(
             Stage(
                 name="pipeline",
-                module=lambda: nn.Sequential(NetworkModule(self.task), _Unpack(self.task)),
+                module=lambda: PipelineModule(self.task),
                 inputs=[self.pixels],
                 outputs=[self.patches],
                 precision="float32",
@@ -262,7 +274,7 @@ class Compiler:
             except (RuntimeError, ConversionError):
                 pass  # made from other weights that are called the same, such as random ones
         try:
-            compiled = _core().compile_model(_convert(stage), "CPU", config)
+            compiled = _core().compile_model(convert(stage), "CPU", config)
             graph = self._checked(CompiledGraph(compiled), stage)
         except ConversionError:
             raise
@@ -282,11 +294,6 @@ class Compiler:
         return graph
 
 
-class _Unpack(JoinerModule):
-    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:  # type: ignore[override]
-        return super().forward(*maps)
-
-
 def agree(output: Tensor, expected: Tensor, precision: str) -> bool:
     """Whether the output of a compiled graph is that of torch in float32, up to rounding."""
     if output.shape != expected.shape:
@@ -297,7 +304,7 @@ def agree(output: Tensor, expected: Tensor, precision: str) -> bool:
     return bool(difference.abs().max() <= FLOAT32_TOLERANCE * expected.abs().max())
 
 
-def _convert(stage: Stage) -> Any:
+def convert(stage: Stage) -> Any:
     """A stage as OpenVINO's graph for one image."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the tracer: that sizes become constants is intended
