@@ -122,6 +122,7 @@ def cluster(frail, tmp_path_factory):
 COLUMNS = ["seed", "draw", "value"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["cluster", "processes"])
 def test_worker_killed_in_mid_run_gives_the_table_of_a_sequential_run(
     cluster, frail, tmp_path, where
@@ -159,6 +160,7 @@ def test_worker_killed_in_mid_run_gives_the_table_of_a_sequential_run(
         assert {worker.poll() for worker in workers.values()} == {None}
 
 
+@pytest.mark.long
 def test_coreset_and_shards_are_the_same_anywhere(cluster, tmp_path, photos, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where no worker was started
     cache = FeatureCache(tmp_path / "cache")
@@ -211,6 +213,7 @@ def test_workers_that_are_not_fit(cluster, monkeypatch):
     assert list(in_parallel(abs, [(-1,)], scheduler=cluster.address)) == [(0, 1)]
 
 
+@pytest.mark.long
 def test_scheduler_without_workers_and_a_lost_one(frail, tmp_path, monkeypatch):
     cluster = Cluster(tmp_path)
     try:
@@ -254,6 +257,7 @@ def test_a_malformed_address(address):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_nobody_answers_there(monkeypatch):
     monkeypatch.setattr(parallel, "CONNECT_TIMEOUT", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -199,7 +199,8 @@ class NotebookRun:
 
     def relocate(self, final_folder: Path) -> None:
         """Name the final folder, in place of the work folder, in the executed notebook."""
-        if self.executed.is_file():
+        # On a full disk the executed notebook is cut short; it is kept as it is.
+        with contextlib.suppress(FileNotFoundError, nbformat.reader.NotJSONError):
             notebook = nbformat.read(self.executed, as_version=4)
             nbformat.write(relocated(notebook, self.folder, final_folder), self.executed)
         shutil.rmtree(self.folder / ".ipython", ignore_errors=True)

@@ -159,6 +159,7 @@ def test_consumer_that_stops_early_leaves_nothing(images, cache):
     assert cache.files() == []
 
 
+@pytest.mark.long
 def test_kill_during_write_leaves_no_entry(images, cache):
     script = textwrap.dedent("""
         import sys
@@ -188,6 +189,7 @@ def test_kill_during_write_leaves_no_entry(images, cache):
     assert cache.clear() == 2 and cache.files() == []  # the killed one's halves were removed
 
 
+@pytest.mark.long
 def test_two_processes_at_once(images, cache):
     script = (
         "import sys; from patchcore_helpers import PatchCore; "

@@ -51,6 +51,7 @@ def like_the_graph(network):
     network.patch_embed.grid_size, network.patch_embed.img_size = (16, 16), (224, 224)
 
 
+@pytest.mark.long
 def test_vit_agrees_with_onnx_runtime(reference):
     images, expected = reference
     network = load_backbone(NAME, layers=(11,)).network
@@ -73,6 +74,7 @@ def test_backbone_maps_are_the_tokens_on_their_grid(reference):
     assert F.cosine_similarity(tokens, expected[:, 1:], dim=-1).min() >= 0.9999
 
 
+@pytest.mark.long
 def test_converted_copy_is_made_once_and_mended(onnx_file, tmp_path, monkeypatch):
     monkeypatch.setenv("PATCHCORE_CACHE", str(tmp_path))
     source_hash = REGISTRY[NAME].sha256
@@ -116,6 +118,7 @@ HUB = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", HUB)
 def test_hub_cache_folder_serves_pretrained_weights(name, tmp_path):
     state = load_backbone(name, weights="random").network.state_dict()
@@ -137,6 +140,7 @@ def test_hub_cache_folder_serves_pretrained_weights(name, tmp_path):
     assert float(out.stdout) == pytest.approx(float(state[marked][0]))
 
 
+@pytest.mark.long
 def test_damaged_hub_weights_give_one_line(tmp_path):
     state = load_backbone("resnet18", weights="random").network.state_dict()
     whole = save(state)
@@ -156,6 +160,7 @@ def test_damaged_hub_weights_give_one_line(tmp_path):
         assert expected in result.stderr and result.stderr.count("\n") == 1, (case, result.stderr)
 
 
+@pytest.mark.long
 def test_absent_hub_weights_say_what_to_do(tmp_path):
     result = run(tmp_path, "fetch-weights", "resnet50")
     assert result.returncode == 2

@@ -142,6 +142,7 @@ def draw_bare(level):
     return figure
 
 
+@pytest.mark.long
 def test_many_pictures_leave_no_figure_behind():
     kept = plt.figure()
     demo = explore(draw_bare, alt="", level=(0, 200), start={"level": 0})
@@ -153,6 +154,7 @@ def test_many_pictures_leave_no_figure_behind():
     assert len(alive) <= 2, "figures are held in memory"
 
 
+@pytest.mark.long
 def test_pictures_cause_no_full_garbage_collection():
     """With torch loaded, a full collection takes longer than several pictures."""
     demo = explore(draw_line, alt="", level=(0, 100), start={"level": 0})

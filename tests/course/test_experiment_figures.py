@@ -206,6 +206,7 @@ def test_picks_are_counted_where_they_lie():
 # Experiment 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 6])
 def test_figures_of_the_sweep_are_legible(count):
     names = [*MVTEC_FIVE, "mvtec_ad/grid"][:count]

@@ -183,6 +183,7 @@ def test_a_backbone_without_weights_never_gets_a_number(tmp_path, monkeypatch):
     assert exp1.auroc_table(outcomes, "mean").empty
 
 
+@pytest.mark.long
 def test_twice_the_same_but_for_timings(tmp_path):
     make_mvtec(tmp_path / "mvtec_ad", ["bottle"])
     backbones = ["efficientnet_lite0"]

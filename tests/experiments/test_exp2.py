@@ -152,6 +152,7 @@ def miniature(tmp_path_factory):
     return str(folder / "data")
 
 
+@pytest.mark.long
 def test_twice_the_same_but_for_timings(miniature, tmp_path):
     tasks = exp2.make_tasks(replace(TINY, data_dir=miniature), ["mvtec_ad/bottle"], [0, 1])
     for name in ("one", "two"):

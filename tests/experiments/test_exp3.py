@@ -140,6 +140,7 @@ def outcomes(settings, tmp_path_factory):
     return folder, tasks, outcomes
 
 
+@pytest.mark.long
 def test_a_real_run_keeps_its_promises(outcomes):
     folder, _, results = outcomes
     rows = table(results, exp3.COLUMNS)
@@ -173,6 +174,7 @@ def test_bytes_are_those_of_the_serialized_index(outcomes, settings):
     assert index.nbytes == pytest.approx(by_hand, rel=0.2)  # headers weigh more in a small one
 
 
+@pytest.mark.long
 def test_the_sliders_indexes_answer_at_every_nprobe(settings):
     data = exp3.load_bank(settings, "mvtec_ad/bottle", seed=0)
     labels = data.images.labels
@@ -198,6 +200,7 @@ def test_the_log_has_the_sources_form(outcomes):
     assert any("skipped" in line for line in lines)
 
 
+@pytest.mark.long
 def test_twice_the_same_but_for_timings(outcomes, tmp_path):
     folder, tasks, _ = outcomes
     Grid(exp3.run_task, exp3.COLUMNS, tmp_path, "exp3").run(tasks)

@@ -95,6 +95,7 @@ def started(folder):
     return Counter(number for number, _ in lines), {int(pid) for _, pid in lines}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_sigkill_in_mid_grid_and_again(module, tmp_path, n_jobs):
     folder = tmp_path / "out"
@@ -168,6 +169,7 @@ def test_a_second_run_computes_nothing(tmp_path):
     assert [line[0] for line in (tmp_path / "results.csv").read_text().split()] == list("n225533")
 
 
+@pytest.mark.long
 def test_workers_give_the_same_in_the_order_of_the_tasks(tmp_path):
     tasks = numbers(4, 0, 3, 1, 2)
     tasks[3]["fail"] = "refuse"

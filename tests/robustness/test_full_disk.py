@@ -68,7 +68,8 @@ CELLS = [
 
 
 @pytest.mark.notebooks
-def test_no_room_for_the_outputs_of_a_notebook(tmp_path):
+@pytest.mark.parametrize("limit", [0, 2000])
+def test_no_room_for_the_outputs_of_a_notebook(limit, tmp_path):
     """The run fails without a traceback, and succeeds once there is room."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS])
     notebook.cells[0].metadata["tags"] = ["parameters"]
@@ -87,7 +88,7 @@ def test_no_room_for_the_outputs_of_a_notebook(tmp_path):
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, sizes),
         )
 
-    done = run(100)
+    done = run(limit)
     assert done.returncode in (1, 2) and "Traceback" not in done.stdout + done.stderr, done
     assert not (tmp_path / "out" / "small").exists()
     done = run(resource.RLIM_INFINITY)
