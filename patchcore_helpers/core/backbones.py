@@ -220,12 +220,16 @@ class WeightsSource(NamedTuple):
     source: str
 
 
-def find_weights(name: str, weights: str | Path | None = None) -> WeightsSource:
+def find_weights(
+    name: str, weights: str | Path | None = None, *, download: bool = True
+) -> WeightsSource:
     """Where a backbone's weights come from, without building the network.
 
     Parameters
     ----------
     name, weights : see `load_backbone`
+    download : bool
+        Whether weights that are not on this machine may be downloaded from the hub.
     """
     spec = find_spec(name)
     if weights == "random":
@@ -237,7 +241,7 @@ def find_weights(name: str, weights: str | Path | None = None) -> WeightsSource:
         path = _packaged_file(name, spec)
         source = f"package {spec.package}"
     else:
-        path = hub_file(name, spec)
+        path = hub_file(name, spec, download=download)
         source = f"hub {spec.timm_name}"
     try:
         return WeightsSource(path, sha256_of(path), source)

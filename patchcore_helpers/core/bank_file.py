@@ -1,9 +1,15 @@
 """Memory banks on disk: a safetensors file, validated before any of it is used.
 
-The file holds arrays and three texts: the bank's settings, the settings of the detector that saved
-it (if one did), and a SHA-256 over all of them. Nothing in a file can name a path to open or code
-to run; every setting has a type and bounds. Reading is safetensors' own work, which checks that the
-header is sound and that the arrays fill the file exactly.
+The file holds arrays and four texts: the format, the bank's settings, the settings of the detector
+that saved it (if one did), and a SHA-256 over the arrays and both settings, which finds damage (a
+forger would compute it again). Nothing in a file can name a path to open or code to run; every
+setting has a type and bounds.
+
+A file is read in this order, and refused in one line at the first step that fails: the sizes of its
+header and of itself; safetensors' own check of the header, and that the arrays fill the file
+exactly; the format; names, types and axes of the arrays; their contents, which must be finite; the
+SHA-256; types and bounds of all settings. The detector then compares the hash of its weights, and
+only then is an index built from the arrays.
 """
 
 import json
@@ -45,7 +51,10 @@ class Settings(BaseModel):
     @classmethod
     def of(cls, parameters: dict[str, Any]) -> Self:
         """From parameters in memory, where NumPy numbers count as numbers."""
-        return cls.model_validate_json(json.dumps(parameters, default=_as_json))
+        try:
+            return cls.model_validate_json(json.dumps(parameters, default=_as_json))
+        except ValidationError as error:
+            raise InputError(f"{first_problem(error)}; such a setting cannot be saved") from None
 
     def parameters(self) -> dict[str, Any]:
         """As keyword arguments."""
@@ -116,6 +125,9 @@ def write_bank_file(
     detector : str, optional
         JSON of the settings of the detector that the bank belongs to.
     """
+    unknown = set(tensors) - set(ARRAYS)
+    if unknown:
+        raise InputError(f"array {min(unknown)!r}: add it to ARRAYS, or it could not be read again")
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     record = _Record(settings=settings, n_vectors=n_vectors).model_dump_json()
     metadata = {
@@ -161,9 +173,7 @@ def refusing_damaged(path: str | Path) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        problem = error.errors()[0]
-        setting = ".".join(str(part) for part in problem["loc"])
-        reason = f"{setting}: {problem['msg']}"
+        reason = first_problem(error)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         reason = error_line(error)
     else:
@@ -171,6 +181,13 @@ def refusing_damaged(path: str | Path) -> Iterator[None]:
     raise InputError(
         f"{path}: not a memory bank of this package ({reason}); save it again"
     ) from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first setting that is wrong, and why."""
+    problem = error.errors()[0]
+    setting = ".".join(str(part) for part in problem["loc"])
+    return f"{setting}: {problem['msg']}"
 
 
 def digest_of(tensors: dict[str, np.ndarray], *texts: str) -> str:
@@ -189,7 +206,7 @@ def _check_sizes(path: str | Path) -> None:
 
 def _check_format(metadata: dict[str, str]) -> None:
     if "patchcore" in metadata:  # the layout before format 2
-        raise ValueError("it was saved by version 0.1, whose files are no longer read; fit again")
+        raise ValueError("it was saved before format 2, and is no longer read; fit again")
     if metadata.get("format") != FORMAT:
         raise ValueError("its metadata do not say that it is one")
 

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.threshold import conformal_threshold
+from patchcore_helpers.core.validation import check_choice
 from patchcore_helpers.errors import InputError
 
 # One array per image: a single array where all have one size, else a sequence of arrays.
@@ -97,7 +98,11 @@ class Detector(BaseEstimator, ABC):
     """The contract of `PatchCore`, `StripPatchCore` and `Autoencoder`.
 
     A detector is fitted on normal images alone. A subclass implements `fit`, `detect_batches`,
-    `to_maps` and `summary`; everything else follows from them.
+    `to_maps` and `summary`; everything else follows from them:
+
+    - `patch_scores`: one number per patch; `anomaly_maps`: the same at image size;
+    - `anomaly_scores`: one number per image; `predict`: 1 where it exceeds `threshold_`;
+    - `score`: the image AUROC on labeled images, which is what scikit-learn calls a score.
 
     Attributes
     ----------
@@ -140,8 +145,14 @@ class Detector(BaseEstimator, ABC):
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:
-        """What a table says of a fitted detector: backbone, image_size, coreset_ratio, n_patches
-        and bank_size; None for what this kind of detector does not have."""
+        """Values for a results table, from a fitted detector.
+
+        Returns
+        -------
+        dict
+            backbone, image_size, coreset_ratio, n_patches and bank_size; None for what this kind of
+            detector does not have.
+        """
 
     @property
     def metric_size(self) -> tuple[int, int] | None:
@@ -214,6 +225,7 @@ def image_scores(patch_scores: ArrayLike, kind: str = "max") -> np.ndarray:
     >>> image_scores(np.array([[[1.0, 2.0], [3.0, 6.0]]]), "mean")
     array([3.])
     """
+    check_choice(kind, "kind", ("max", "mean", "top1_percent"))
     grids = np.asarray(patch_scores)
     flat = grids.reshape(len(grids), -1)
     if kind == "mean":

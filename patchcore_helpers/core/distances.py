@@ -4,6 +4,9 @@ A squared distance is ||x - v||^2 = ||x||^2 - 2 x.v + ||v||^2. The middle term o
 matrix product, by far the fastest way to compute it (`products_form`); but where x and v are long
 and close together, the subtraction leaves only rounding errors. Computing ||x - v||^2 term by term
 (`squared_differences`) is slow, and right for any vectors.
+
+The coreset and the nested banks are computed with these; a query of the memory bank is answered by
+an index, in `patchcore_helpers.core.index`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

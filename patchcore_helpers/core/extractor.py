@@ -100,7 +100,7 @@ class Extractor:
         batch_size: int = 16,
         cache: FeatureCache | None = None,
         engine: str = "auto",
-        device: str = "cpu",
+        device: str = "auto",
     ) -> None:
         if neighborhood is None:
             neighborhood = 1 if backbone.patch_size else 3
@@ -112,7 +112,8 @@ class Extractor:
         self.precision = resolve_precision(precision)
         self.cache = cache
         self.engine = check_choice(engine, "engine", ENGINES)
-        self.device = resolve_device(device)
+        # OpenVINO runs on the processor: asked for by name, it settles what "auto" means.
+        self.device = resolve_device("cpu" if (engine, device) == ("openvino", "auto") else device)
         self._engines: OrderedDict[tuple[int, int], Engine] = OrderedDict()
 
     def resized(self, height: int, width: int, batch_size: int | None = None) -> "Extractor":

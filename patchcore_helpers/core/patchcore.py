@@ -15,7 +15,12 @@ import torch
 from pydantic import Field
 from sklearn.utils.validation import check_is_fitted
 
-from patchcore_helpers.core.backbones import find_weights, load_backbone, parameter_count
+from patchcore_helpers.core.backbones import (
+    REGISTRY,
+    find_weights,
+    load_backbone,
+    parameter_count,
+)
 from patchcore_helpers.core.bank import MemoryBank
 from patchcore_helpers.core.bank_file import (
     BankVersionWarning,
@@ -42,7 +47,9 @@ IMAGE_SCORES = ("max", "mean", "top1_percent", "reweighted")
 LARGEST_RANDOM = 10**8  # parameters of a network that a file may have us fill with random numbers
 CUSTOM_WEIGHTS = "custom file"  # replaces a path in a bank file, which may not name one to open
 VERSIONED = ("torch", "timm", "patchcore-helpers")
-# A change of one of these makes the memory bank another one.
+# Queries must be described as the memory bank was: after a change of one of these, scores would
+# compare unlike things. (What only chooses the rows of the bank, such as coreset_ratio, may change;
+# the bank stays as it is until the next fit.)
 NEED_A_FIT = (
     "backbone",
     "layers",
@@ -187,9 +194,9 @@ class PatchCore(Detector):
         self._check_settings()
         self._refuse_changed_settings()
         images = as_image_list(images)
-        yield from self.extractor_.patches(images, self._label("score"), self._judge)
+        yield from self.extractor_.patches(images, self._label("score"), self._score_batch)
 
-    def _judge(self, patches: torch.Tensor) -> AnomalyResult:
+    def _score_batch(self, patches: torch.Tensor) -> AnomalyResult:
         """Patch scores and image scores from patch vectors (images, rows, columns, channels)."""
         vectors = as_rows(patches.numpy())
         distances, nearest = self.bank_.nearest(vectors, self.n_neighbors)
@@ -287,11 +294,12 @@ class PatchCore(Detector):
         self._forget_threshold()
 
     def save(self, path: str | Path) -> None:
-        """Write the memory bank and all settings to a safetensors file, complete or not at all.
+        """Write the memory bank and the settings to a safetensors file, complete or not at all.
 
         See `MemoryBank.save` for what an approximate index stores; with image_score="reweighted"
         the vectors are always kept. The file says which weights and versions it was made with, but
-        not where a weights file was.
+        not where a weights file was. Not saved, because they belong to a machine: engine, device,
+        cache and progress.
         """
         check_is_fitted(self, "bank_")
         write_bank_file(
@@ -324,8 +332,10 @@ class PatchCore(Detector):
     def load(cls, path: str | Path, weights: str | Path | None = None) -> Self:
         """Read a file written by `save`.
 
-        No code in the file is ever run, everything in it is validated before it is used, and it
-        cannot make us open another file.
+        No code in the file is ever run, and everything in it is validated before it is used. It
+        cannot name a file to open; it names a backbone, whose weights must be installed, in the
+        hub's cache, or of a backbone in `REGISTRY` to be downloaded. The checksum guards against
+        damage, not against a deliberate forgery.
 
         Parameters
         ----------
@@ -345,9 +355,12 @@ class PatchCore(Detector):
             If it was made with other versions of torch, timm or this package.
         """
         file = read_bank_file(path)
+        if not file.detector:
+            raise InputError(
+                f"{path}: holds a memory bank without a detector; read it with MemoryBank.load"
+            )
         with refusing_damaged(path):
             settings = PatchCoreSettings.model_validate_json(file.detector)
-            bank = MemoryBank.restore(file.settings, file.tensors, file.n_vectors)
             model = cls(**settings.constructor_arguments(), **file.settings.parameters())
             model._check_settings()
         if weights is None and settings.weights == CUSTOM_WEIGHTS:
@@ -362,6 +375,8 @@ class PatchCore(Detector):
             extractor = model.new_extractor()
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        with refusing_damaged(path):
+            bank = MemoryBank.restore(file.settings, file.tensors, file.n_vectors)
         model._remember(extractor, bank)
         if settings.threshold is not None:
             model.threshold_ = settings.threshold
@@ -369,7 +384,9 @@ class PatchCore(Detector):
 
     def _refuse_other_weights(self, expected: str) -> None:
         """Compare the weights' hash before a network is built from them."""
-        _, digest, _ = find_weights(self.backbone, self.weights)
+        # A file must not make us download gigabytes: it may name any network of timm.
+        download = self.backbone in REGISTRY
+        digest = find_weights(self.backbone, self.weights, download=download).digest
         if digest != expected:
             raise InputError(
                 f"made with other weights of {self.backbone} ({expected[:12]}… in the file, "

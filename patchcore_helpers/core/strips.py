@@ -6,6 +6,10 @@ that neither the seams between crops nor the zeros that the network pads with sh
 strip's features are standardized by its own mean and spread: light and dye differ from one strip to
 the next, and a defect is too small to move them.
 
+The words: a *strip* is a photograph as the camera delivers it; the *cloth* is the part of it that
+shows fabric; a *piece* is the part of the cloth that is scored in one go; a *crop* is a piece with
+its context; a *tile* is a square of the strip by which results are counted.
+
 Taught in notebook 7.
 """
 
@@ -77,8 +81,8 @@ class StripPatchCore(Detector):
     context : int, pixels, a multiple of 32
         How much is seen around a piece on every side; 0 shows what that is good for.
     border_margin : (int, int), pixels
-        How far from the upper and lower, and from the left and right end of the cloth patches begin
-        to count: its edge is never straight, and the mirror image beyond it is not quite cloth.
+        Pixels at the upper and lower, and at the left and right edge of the cloth that are not
+        scored: the edge is never straight, and the mirror image beyond it is not quite cloth.
     standardize : "strip" or "bank"
         Standardize each channel by the strip's own mean and standard deviation, or by those of all
         normal patches together.
@@ -190,7 +194,8 @@ class StripPatchCore(Detector):
     def extra_metrics(self, category: Category, maps: Grids) -> dict[str, Any]:
         """The AUROC by tile: a tile is positive if any of its pixels is a defect.
 
-        Tiles that show no cloth are left out, as are those of defective strips without a mask.
+        Tiles that show neither cloth nor a defect are left out, as are those of defective strips
+        without a mask.
         """
         tiles = score_tiles(category, maps).dropna(subset="label")
         return {"tile_auroc": image_auroc(tiles.label.to_numpy(int), tiles.score.to_numpy())}
@@ -341,7 +346,7 @@ def score_tiles(
     Returns
     -------
     DataFrame
-        `manifest` with the column score, without the tiles that show no cloth.
+        `manifest` with the column score, without the tiles that show neither cloth nor a defect.
     """
     table = manifest(replace(category, train=[], calibration=[]), size, stride)
     scores = [part.max() for strip_map in maps for part in tile(strip_map, size, stride)]

@@ -14,7 +14,8 @@ def conformal_threshold(scores: np.ndarray, false_alarm_rate: float = 0.05) -> f
     """A threshold from the scores of normal images that were not in the memory bank.
 
     The ceil((n + 1)(1 - rate))-th smallest of n scores (split conformal prediction, Vovk et al.
-    2005): a new normal image, drawn like those, exceeds it with a probability of at most the rate.
+    2005): a new normal image, exchangeable with those, exceeds it with a probability of at most the
+    rate.
 
     Parameters
     ----------

@@ -27,8 +27,8 @@ class Index(ABC):
 
     A subclass has its settings as fields, says their ranges in `ranges`, and implements `_build`
     and `_search`. Vectors are searched centered on their mean, because a common offset adds nothing
-    to a distance but costs digits; the distances returned are L2, computed from direct differences
-    wherever the vectors themselves are stored.
+    to a distance but loses precision; the distances returned are L2, computed from direct
+    differences wherever the vectors themselves are stored.
 
     Attributes
     ----------
@@ -141,11 +141,25 @@ class Index(ABC):
 
     @abstractmethod
     def _build(self, centered: torch.Tensor) -> None:
-        """Prepare the search, from the stored vectors minus their mean."""
+        """Prepare the search.
+
+        Parameters
+        ----------
+        centered : float32 tensor of shape (size, width)
+            The stored vectors minus `mean`.
+        """
 
     @abstractmethod
     def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Distances and rows of one block of queries, each of shape (n, k), ascending."""
+        """Distances and rows of one block of queries, each of shape (n, k), ascending.
+
+        Parameters
+        ----------
+        patches : float32 tensor of shape (n, width)
+            As they were given: subtract `mean` to compare them with the centered vectors.
+        k : int
+            From 1 to `size`.
+        """
 
     def _entries_per_query(self, k: int) -> int:
         """How many numbers one query needs in memory."""

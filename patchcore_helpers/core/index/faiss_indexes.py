@@ -38,11 +38,15 @@ class FaissIndex(Index):
 
     Attributes
     ----------
-    effort : str
+    effort_parameter : str
         Name of FAISS's parameter for how much of the index a query visits; "" if there is none.
+    searched : faiss.Index
+        Answers queries; it may miss rows.
+    exhaustive : faiss.Index
+        Compares every stored vector, as a last resort.
     """
 
-    effort: ClassVar[str] = ""
+    effort_parameter: ClassVar[str] = ""
 
     searched: Any = field(init=False, repr=False)
     exhaustive: Any = field(init=False, repr=False)
@@ -105,7 +109,7 @@ class FaissIndex(Index):
         unfilled = np.ones(len(queries), bool)
         effort = self._first_effort()
         while effort and unfilled.any():
-            faiss.ParameterSpace().set_index_parameter(self.searched, self.effort, effort)
+            faiss.ParameterSpace().set_index_parameter(self.searched, self.effort_parameter, effort)
             squared[unfilled], rows[unfilled] = self.searched.search(
                 queries[unfilled], n_candidates
             )
@@ -156,7 +160,7 @@ class HNSWIndex(FaissIndex):
 
     kind: ClassVar[str] = "hnsw"
     ranges: ClassVar = {"links": (2, 512), "ef_search": (1, LARGEST_COUNT)}
-    effort: ClassVar[str] = "efSearch"
+    effort_parameter: ClassVar[str] = "efSearch"
 
     links: int = 32
     ef_search: int = 64
@@ -185,7 +189,7 @@ class IVFIndex(FaissIndex):
     """
 
     ranges: ClassVar = {"nprobe": (1, LARGEST_COUNT)}
-    effort: ClassVar[str] = "nprobe"
+    effort_parameter: ClassVar[str] = "nprobe"
     stores_vectors: ClassVar[bool] = False
 
     n_clusters: int | None = None
