@@ -232,7 +232,7 @@ def test_never_into_the_users_folder(user_folder, tmp_path, monkeypatch):
     before = state(user_folder)
     (tmp_path / "link").symlink_to(user_folder)
     for output in (user_folder, user_folder / "report", tmp_path / "link/report"):
-        with pytest.raises(InputError, match="is left alone; give another --output"):
+        with pytest.raises(InputError, match="is left alone; choose another --output"):
             write_report(user_folder, output, model=tiny_model())
     monkeypatch.chdir(user_folder)
     with pytest.raises(InputError, match="is left alone"):
