@@ -274,6 +274,7 @@ def test_without_dask(monkeypatch):
     assert list(in_parallel(abs, [(-1,)])) == [(0, 1)]
 
 
+@pytest.mark.long
 def test_processes_killed_twice_are_given_up(frail):
     with pytest.raises(InputError, match=r"n_jobs=2: processes were killed twice .* continues"):
         list(in_parallel(frail.kill_itself, [(0,), (1,), (2,)], n_jobs=2))

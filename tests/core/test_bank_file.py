@@ -250,6 +250,7 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("changed") / "bank"
 
 
+@pytest.mark.long
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_is_refused_or_harmless(data, saved, place):

@@ -116,6 +116,7 @@ def test_definition_on_awkward_inputs(grid, scale, offset, dtype, share, seed):
     assert_greedy(scaled, Coreset(chosen.indices, chosen.radii / scale, "exact"))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=100)
 @given(
     points=hnp.arrays(
@@ -451,6 +452,7 @@ stacks = hnp.arrays(
 )
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 @pytest.mark.parametrize("variance", VARIANCES)
 @settings(deadline=None, max_examples=60)

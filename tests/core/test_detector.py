@@ -35,6 +35,7 @@ def queries(photo):
     return [photo(seed, defect=seed > 101) for seed in range(100, 104)]
 
 
+@pytest.mark.long
 def test_every_method_agrees_with_detect(make, photos, queries):
     model = make()
     assert isinstance(model, Detector) and model.fit(photos) is model
@@ -56,6 +57,7 @@ def test_every_method_agrees_with_detect(make, photos, queries):
     np.testing.assert_array_equal(model.to_maps(chosen)[0], maps[2])
 
 
+@pytest.mark.long
 def test_threshold_and_verdicts(make, photos, queries, photo):
     model = make().fit(photos)
     normal = [photo(seed) for seed in range(200, 219)]

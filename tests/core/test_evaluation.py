@@ -44,6 +44,7 @@ def test_masks_are_those_of_the_files_at_the_models_size(tmp_path, make_category
     np.testing.assert_array_equal(masks[3], expected)
 
 
+@pytest.mark.long
 def test_results(tmp_path, make_category):
     category = load_folder(make_category(tmp_path / "bolt", train=5, size=(96, 72)))
     model = make(image_size=(64, 48), sigma=1)
@@ -99,6 +100,7 @@ def test_a_wrong_mask_is_said_before_anything_is_fitted(tmp_path, make_category)
 # Real images
 
 
+@pytest.mark.long
 def test_cookies(shared, two_threads):
     folder = shared("cookie")
     category = load_folder(folder)

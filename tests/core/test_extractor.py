@@ -49,6 +49,7 @@ def patches_by_hand(images, name, size, mean, std, layers=(2, 3)):
     return joined.permute(0, 2, 3, 1).numpy()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (50, 75)])
 def test_patch_vectors_are_those_of_ten_lines_of_torch(size, photo):
     images = [photo(seed, size=(80, 120), defect=seed == 2) for seed in range(3)]
@@ -108,6 +109,7 @@ def test_every_kind_of_item_gives_the_same_patches(photo, tmp_path):
     np.testing.assert_array_equal(again, patches)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size, grid", [(70, (4, 4)), ((50, 100), (3, 6)), (64, (4, 4))])
 def test_a_vit_sees_the_next_smaller_multiple_of_its_patch(size, grid, photos):
     backbone = load_backbone("test_vit", weights="random")
@@ -117,6 +119,7 @@ def test_a_vit_sees_the_next_smaller_multiple_of_its_patch(size, grid, photos):
     np.testing.assert_array_equal(patches, seen)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "test_vit"])
 def test_bfloat16_is_close_to_float32(name, photos):
     backbone = load_backbone(name, weights=None if name == "efficientnet_lite0" else "random")
@@ -169,6 +172,7 @@ def test_the_papers_aggregation_resizes_the_deeper_map():
     torch.testing.assert_close(out[..., 512:], means.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, size", [("test_resnet", 64), ("test_vit", 64)])
 def test_the_papers_aggregation_has_1024_channels_for_any_network(name, size, photos):
     backbone = load_backbone(name, weights="random")

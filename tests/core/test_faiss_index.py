@@ -331,6 +331,7 @@ def queries(photo):
     return [photo(seed, defect=seed > 101) for seed in range(100, 104)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_by_every_kind(kind, photos, queries):
     options = {"m": 32, "nprobe": 16} if kind in PQ else {}
@@ -369,6 +370,7 @@ def test_reweighting_counts_the_row_that_a_search_misses(photos, queries):
     np.testing.assert_allclose(model.anomaly_scores(queries), expected, rtol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("score", ["max", "reweighted"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_and_loaded(kind, score, photos, queries, tmp_path):
@@ -411,6 +413,7 @@ def test_a_bank_that_is_too_small_leaves_the_first_fit_whole(photos, queries):
     np.testing.assert_array_equal(model.set_params(index="exact").anomaly_scores(queries), before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     [
@@ -487,6 +490,7 @@ def load(path, parts):
     return PatchCore.load(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", HOSTILE)
 def test_hostile_tensors(change, saved, tmp_path, monkeypatch):
     load(tmp_path / "bank", saved)

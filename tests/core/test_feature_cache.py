@@ -59,6 +59,7 @@ class Counting(Extractor):
         return super().compute_maps(items)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_second_pass_skips_the_network_and_is_identical(images, cache, precision):
     Counting.seen = 0
@@ -70,6 +71,7 @@ def test_second_pass_skips_the_network_and_is_identical(images, cache, precision
     np.testing.assert_allclose(without, first, rtol=1e-5, atol=1e-6)  # one graph in place of two
 
 
+@pytest.mark.long
 def test_scores_with_and_without_cache_agree(images, tmp_path):
     options = {"weights": "random", "image_size": 64, "coreset_ratio": 0.2}
     plain = PatchCore("resnet18", **options).fit(images[:3])
@@ -79,6 +81,7 @@ def test_scores_with_and_without_cache_agree(images, tmp_path):
     np.testing.assert_allclose(plain.anomaly_scores(images[3:]), first, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_any_change_misses(images, cache, tmp_path):
     def entries():
         return len(cache.files())
@@ -108,6 +111,7 @@ def test_any_change_misses(images, cache, tmp_path):
     assert entries() == count + 4
 
 
+@pytest.mark.long
 def test_other_weights_miss(images, cache, tmp_path):
     from safetensors.torch import save_file
 
@@ -120,6 +124,7 @@ def test_other_weights_miss(images, cache, tmp_path):
     assert len(cache.files()) == 4
 
 
+@pytest.mark.long
 def test_damaged_entries_are_made_again(images, cache):
     right = extractor(cache).extract(images)
     whole = cache.files()[0].read_bytes()
@@ -133,6 +138,7 @@ def test_damaged_entries_are_made_again(images, cache):
         assert cache.files()[0].read_bytes() == whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", [0, 1000, 20_000])
 def test_without_room_the_work_goes_on_after_one_warning(limit, images, cache):
     right = extractor(None).extract(images)

@@ -208,6 +208,7 @@ REGIMES = (0.0, 0.05, 0.2)
 TRUTHS = ((0.8, 0.8), (0.88, 0.84), (0.95, 0.93))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed_effect", REGIMES)
 def test_coverage_of_few_simulations(seed_effect):
     found = coverage(300, TRUTHS[1], seed_effect)

@@ -65,6 +65,7 @@ def test_coreset_ratio(ratio, size, photos):
     assert len(make(coreset_ratio=ratio, sampler="random").fit(photos).bank_.vectors_) == size
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "k, kind", [(1, "max"), (1, "mean"), (1, "top1_percent"), (3, "max"), (1000, "top1_percent")]
 )
@@ -97,6 +98,7 @@ def test_cosine_scores_are_those_of_scikit_learn(photos, queries):
         np.testing.assert_allclose(scores.ravel(), nearest.mean(1), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 @pytest.mark.parametrize("ratio", [0.1, 5 / 512])
 def test_reweighted_scores_are_equation_7(metric, ratio, photos, queries):
@@ -134,6 +136,7 @@ def test_reweighting_of_far_patches_does_not_overflow(photos, queries):
     np.testing.assert_array_equal(model.anomaly_scores(queries), peak)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [64, (64, 96), (50, 70)])
 @pytest.mark.parametrize("sigma", [0, 2.5])
 def test_maps_are_resized_and_smoothed_one_by_one(size, sigma, photos, queries):
@@ -409,6 +412,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("threshold", [False, True])
 def test_saved_and_loaded(settings, threshold, photos, queries, tmp_path):

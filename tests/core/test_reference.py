@@ -33,6 +33,7 @@ def normalized(images, size, mean, std):
     return torch.from_numpy(standardized).permute(0, 3, 1, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coreset_ratio", [0.01, 0.001])
 def test_the_package_gives_the_numbers_of_the_reference(coreset_ratio):
     category = load_category("elpv/mono").limit(6, 4)

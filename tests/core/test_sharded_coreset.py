@@ -33,6 +33,7 @@ grids = hnp.arrays(
 )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=150)
 @given(grid=grids, data=st.data())
 def test_radius_is_within_the_bounds_of_the_literature(grid, data):
@@ -168,6 +169,7 @@ def test_coverage_refuses_what_has_no_distance():
         coverage_radius([GOOD], GOOD[:3, :3])
 
 
+@pytest.mark.long
 def test_shards_hold_the_extractors_patches_and_are_written_once(photos, tmp_path, monkeypatch):
     extractor = Extractor(load_backbone("resnet18", weights="random"), 64)
     patches = extractor.extract(photos)

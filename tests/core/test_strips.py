@@ -69,6 +69,7 @@ def test_the_default_context_is_wide_enough_for_the_default_layers(normal):
     assert apart.pop(0) > 0.02 and apart.popitem()[1] < 0.002
 
 
+@pytest.mark.long
 def test_patches_inside_a_piece_are_those_of_the_extractor(normal):
     model = make().fit(normal)
     strip = np.repeat(normal[0][:, :640, None], 3, 2)
@@ -113,6 +114,7 @@ def test_a_defect_is_found_where_it_is(normal):
         )
 
 
+@pytest.mark.long
 def test_neither_margin_nor_table_nor_edge_counts(normal):
     strips = [cloth(s, 900, margin=150 + 10 * s, selvage=20) for s in range(3)]
     model = make(border_margin=(0, 24)).fit(strips)
@@ -172,6 +174,7 @@ def test_a_threshold_from_normal_strips(normal):
     assert not hasattr(model.fit(normal), "threshold_")
 
 
+@pytest.mark.long
 def test_the_detectors_contract(normal):
     strips = [cloth(5), cloth(6, 500), np.full((64, 300), 255, np.uint8)]
     model = make().fit(normal)

@@ -66,6 +66,7 @@ def test_vit_agrees_with_onnx_runtime(reference):
     assert 0.998 < cosine < 0.9999
 
 
+@pytest.mark.long
 def test_backbone_maps_are_the_tokens_on_their_grid(reference):
     images, expected = reference
     backbone = load_backbone(NAME, layers=(11,))

@@ -73,6 +73,7 @@ def four_backbones(seed, categories, absent=()):
     return planted_exp1(separation | dict.fromkeys(absent), categories)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("group", "seed"), [("config", 0), ("config", 3), ("two", 1), ("embedded", 2)]
 )
@@ -105,6 +106,7 @@ def test_comparison_is_legible_and_keeps_its_colors(group, seed):
     assert sorted(to_hex(t.get_color()) for t in axes[3].texts) == sorted(color.values())
 
 
+@pytest.mark.long
 def test_no_backbone_changes_its_color_when_another_is_absent():
     colors = figures.exp1.backbone_colors(BACKBONES)
     assert len(set(colors.values())) == 4
@@ -139,6 +141,7 @@ def four_methods(seed):
     return planted_exp2({m: {c: seed and rng.uniform(0, 4) for c in MVTEC_FIVE} for m in METHODS})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1])
 def test_figures_are_legible_with_5_categories_4_methods_3_ratios(seed):
     outcomes = four_methods(seed)

@@ -102,6 +102,7 @@ def test_bad_names_and_folders(tmp_path, shown):
     assert not shown
 
 
+@pytest.mark.long
 def test_peak_memory():
     """A peak is remembered, and not inherited from the larger program that started this one."""
     code = """

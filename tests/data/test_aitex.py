@@ -228,6 +228,7 @@ def test_a_fabric_that_is_not_there(rendered, tmp_path):
 # The real strips
 
 
+@pytest.mark.long
 def test_the_real_strips(shared):
     data = shared("aitex").parent
     for name, test, bad in (("00", 15, 7), ("01", 21, 12), ("04", 18, 10)):

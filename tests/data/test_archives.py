@@ -33,6 +33,7 @@ TAR_MEMBERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", TAR_MEMBERS)
 def test_members_of_a_tar_that_are_refused(case, root, tmp_path, refused):
     extra, message = TAR_MEMBERS[case]
@@ -103,6 +104,7 @@ def test_too_many_members(root, tmp_path, refused, monkeypatch):
         assert "holds more than 20 files" in refused(source)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["bottle/train/good/x.png", "junk.bin"])
 @pytest.mark.parametrize("ending", ["zip", "tar.gz", "tar.xz"])
 def test_bombs(ending, name, root, tmp_path, refused):
@@ -142,6 +144,7 @@ def test_a_file_larger_than_a_photograph(root, refused, monkeypatch):
     assert "unpacks to far more than photographs would" in refused(root)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.xz", "zip"])
 @pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.9, 0.999])
 def test_archives_that_end_early(ending, share, root, tmp_path, refused):

@@ -19,6 +19,7 @@ def test_what_is_readable():
         assert not isinstance(item, Readable)
 
 
+@pytest.mark.long
 @given(st.lists(st.integers(), unique=True), st.lists(st.integers(0, 9), max_size=3), st.booleans())
 def test_a_split_loses_nothing(items, sizes, in_order):
     parts = split(items, *sizes, seed=1, in_order=in_order)

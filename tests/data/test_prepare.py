@@ -23,6 +23,7 @@ from patchcore_helpers.data.published import DATA_SETS
 SCRIPT = Path(__file__).parents[2] / "data" / "prepare_data.py"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dataset", MAKE)
 @pytest.mark.parametrize("ending", ["tar.xz", "tar", "tar.gz", "tgz", "tar.bz2", "zip", ""])
 @pytest.mark.parametrize("enclosed", [True, False])
@@ -154,6 +155,7 @@ def killed(moment, source, data):
     assert done.returncode == -signal.SIGKILL
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["tar.xz", "zip"])
 def test_after_a_kill_the_next_call_goes_on(ending, roots, tmp_path):
     source = pack(roots["mvtec_ad"], tmp_path / f"any.{ending}")

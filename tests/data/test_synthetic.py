@@ -87,6 +87,7 @@ def test_fingerprints_follow_the_code_and_the_photographs(tmp_path, monkeypatch)
     assert drawn.fingerprint() != before
 
 
+@pytest.mark.long
 def test_cached_features_spare_the_drawing(tmp_path, monkeypatch):
     category = load_category("fabric/plain").limit(train=3, test=2)
     settings = dict(backbone="resnet18", weights="random", image_size=64, coreset_ratio=0.5)

@@ -53,6 +53,7 @@ def test_cloth_of_any_size(size):
     assert image.shape == mask.shape == size and mask.any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("defect", FABRIC_DEFECTS)
 @pytest.mark.parametrize("weave", CLOTHS)
 def test_masks_of_fabrics_are_exact(weave, defect):

@@ -24,6 +24,7 @@ CSV_CHANGES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CSV_CHANGES)
 def test_what_is_wrong_with_the_table_of_visa(case, visa, refused):
     old, new, message = CSV_CHANGES[case]

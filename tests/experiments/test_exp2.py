@@ -178,6 +178,7 @@ def test_twice_the_same_but_for_timings(miniature, tmp_path):
     assert len(results) == 2 * len(exp2.METHODS) and set(results["n_seeds"]) == {2}
 
 
+@pytest.mark.long
 def test_one_order_serves_all_ratios_as_separate_banks_would(miniature):
     settings = replace(TINY, data_dir=miniature)
     _, scores = exp2.run_task(settings, "mvtec_ad/cable", seed=3)

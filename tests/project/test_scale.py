@@ -75,6 +75,7 @@ def test_dask_has_these_options():
         assert {word for word in words if word.startswith("--")} <= known
 
 
+@pytest.mark.long
 def test_python_runs_on_a_miniature(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_mvtec(tmp_path / "data" / "mvtec_ad", ["bottle"])

@@ -76,6 +76,7 @@ def paths(tmp_path_factory):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("command", "option", "value"), ROWS)
 def test_bad_arguments(command, option, value, paths, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)

@@ -60,6 +60,7 @@ def assert_one_line(error, path):
     assert str(error).startswith(str(path)) and "\n" not in str(error)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", IMAGES)
 @MANY
 @given(data=st.data())
@@ -88,6 +89,7 @@ def model():
     return tiny_model().fit(images).calibrate(images, 0.5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["bank", "model"])
 @MANY
 @given(data=st.data())
