@@ -9,7 +9,6 @@ no `patchcore_helpers`, so each function imports what it needs.
 """
 
 import copy
-import inspect
 import json
 import os
 import sys
@@ -31,11 +30,6 @@ def memory_mb(kind):
         return float("nan")
     sizes = dict(line.split(":", 1) for line in status.read_text().splitlines())
     return int(sizes[kind].split()[0]) / 1024
-
-
-def engine_option(constructor, engine):
-    """The argument that chooses the engine, where the package has a choice."""
-    return {"engine": engine} if "engine" in inspect.signature(constructor).parameters else {}
 
 
 # --- extraction: from image files to patch vectors ---
@@ -71,20 +65,21 @@ def run_by_openvino(network, example):
 
     with torch.no_grad():
         graph = openvino.convert_model(network, example_input=example)
-    graph.reshape([-1, *example.shape[1:]])
+    graph.reshape(list(example.shape))  # a fixed size, which it likes best
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(images):
-        outputs = compiled(images.numpy())
-        return [torch.from_numpy(outputs[port]) for port in compiled.outputs]
+        padded = torch.zeros_like(example)
+        padded[: len(images)] = images  # the last batch may be smaller
+        outputs = compiled(padded.numpy())
+        return [torch.from_numpy(outputs[port][: len(images)]) for port in compiled.outputs]
 
     def instructions():
-        # The names of the kernels say which: "brgconv_avx2_1x1_f32", "jit_avx512_f32".
-        kernels = [
-            operation.get_rt_info()["primitiveType"].astype(str)
-            for operation in compiled.get_runtime_model().get_ops()
-        ]
-        return "AVX512" if any("avx512" in kernel for kernel in kernels) else "AVX2"
+        # The names of most kernels say: "brgconv_avx2_1x1_f32", "jit_avx512_f32", "gemm_mlas_f32".
+        operations = compiled.get_runtime_model().get_ops()
+        kernels = [op.get_rt_info()["primitiveType"].astype(str) for op in operations]
+        kinds = [kind for kind in ("avx2", "avx512", "mlas") if any(kind in k for k in kernels)]
+        return ", ".join(kinds).upper()
 
     return run, instructions
 
@@ -177,12 +172,11 @@ def package_loop(job, engine):
         job["image_size"],
         precision="float32",
         batch_size=job["batch_size"],
-        **engine_option(Extractor, engine),
+        engine=engine,
     )
 
     def instructions():
-        name = getattr(extractor, "engine_name", "torch")
-        return f"{name}, {torch.backends.cpu.get_cpu_capability()}" if name == "torch" else name
+        return extractor.engine_name
 
     return extractor.patches, instructions
 
@@ -248,7 +242,7 @@ def score_ours(job, engine):
         image_size=job["image_size"],
         coreset_ratio=job["ratio"],
         batch_size=job["batch_size"],
-        **engine_option(PatchCore, engine),
+        engine=engine,
     )
     model.fit([Path(path) for path in job["train"]])
     fitted = time.perf_counter()

@@ -23,14 +23,15 @@ Part "extract": from files to patch vectors, by a plain loop around torch, ONNX 
 (read a batch, run the truncated network in float32, join the layers) and by our `Extractor`.
 
 Every contender is a process of its own, and they take turns, so that a busy moment of the machine
-hits all of them. `--busy` keeps one core busy beside them; `--isa avx2` keeps torch and OpenVINO
-from newer instructions. ONNX Runtime has no setting for that. Writes results/peer_score.csv,
-results/peer_extract.csv and a part of README.md; rows of other conditions are kept.
+hits all of them; those of "extract" live side by side and take about 8 GB together. `--busy` keeps
+one core busy beside them; `--isa avx2` keeps torch and OpenVINO's convolutions from newer
+instructions; ONNX Runtime, and OpenVINO's other layers, have no setting for that. Writes
+results/peer_score.csv, results/peer_extract.csv and a part of README.md; rows of other conditions
+are kept.
 """
 
 import argparse
 import contextlib
-import inspect
 import json
 import os
 import subprocess
@@ -45,9 +46,8 @@ import pandas as pd
 import torch
 
 from benchmarks import report
-from patchcore_helpers import PatchCore, load_category
+from patchcore_helpers import load_category
 from patchcore_helpers.core.backbones import load_backbone
-from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.metrics import image_auroc
 
 ROOT = report.HERE.parent
@@ -77,8 +77,20 @@ AVX2 = {
     "OPENBLAS_CORETYPE": "Haswell",  # NumPy's and SciPy's
     "FAISS_OPT_LEVEL": "avx2",
 }
-NOT_RESTRICTED = "ONNX Runtime (it asks the processor), and NumPy's loops"
-WORTH_NAMING = "avx avx2 fma f16c avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 amx_bf16 amx_int8"
+NOT_RESTRICTED = (
+    "ONNX Runtime, and of OpenVINO the layer norms and most matrix products of a ViT, which\n"
+    "MLAS computes as in ONNX Runtime: MLAS asks the processor"
+)
+WORTH_NAMING = "avx2 fma avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 amx_int8 amx_bf16"
+
+# One core's work for as long as this process lives.
+BUSY = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(10**6):
+        pass
+"""
 
 
 # --- the machine and the environments ---
@@ -125,21 +137,12 @@ def busy_process(is_wanted):
     if not is_wanted:
         yield
         return
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    process = subprocess.Popen([sys.executable, "-c", BUSY])
     try:
         yield
     finally:
         process.kill()
         process.wait()
-
-
-def contenders_of(part):
-    """Those that this version of the package has: without engines, "ours" is torch."""
-    names = CONTENDERS[part]
-    constructor = PatchCore if part == "score" else Extractor
-    if "engine" in inspect.signature(constructor).parameters:
-        return names
-    return [name for name in names if name not in ("ours, torch", "ours, first run")]
 
 
 # --- part "score" ---
@@ -148,27 +151,27 @@ def contenders_of(part):
 def score_rows(job, folder, args):
     """Rows of the table: every contender fits and scores, in turns."""
     category = job["category"]
-    weights = load_backbone(job["backbone"]).network.state_dict()
-    torch.save(weights, folder / "state.pt")
-    backbone = load_backbone(job["backbone"])
+    backbone = load_backbone(job["shared"]["backbone"])
+    torch.save(backbone.network.state_dict(), folder / "state.pt")
+    described = {
+        **job["shared"],
+        "timm_name": backbone.timm_name,
+        "layers": backbone.layers,
+        "state": str(folder / "state.pt"),
+        "train": [sample.source for sample in category.train],
+        "test": [sample.source for sample in category.test],
+    }
     for number in range(args.rounds):
-        for contender in contenders_of("score"):
-            is_first = contender == "ours, first run"
-            cache = folder / (f"first_{number}" if is_first else "cache")
-            result = run_score(
-                contender.removesuffix(", first run"),
-                {
-                    **job["shared"],
-                    "timm_name": backbone.timm_name,
-                    "layers": backbone.layers,
-                    "state": str(folder / "state.pt"),
-                    "train": [sample.source for sample in category.train],
-                    "test": [sample.source for sample in category.test],
-                },
-                folder,
-                python=args.anomalib_python if contender == "anomalib" else sys.executable,
-                variables=environment(args.isa, cache),
-            )
+        for contender in CONTENDERS["score"]:
+            cache = folder / f"cache_{number}"  # "ours" finds what "ours, first run" has left
+            with busy_process(args.busy):
+                result = run_score(
+                    contender.removesuffix(", first run"),
+                    described,
+                    folder,
+                    python=args.anomalib_python if contender == "anomalib" else sys.executable,
+                    variables=environment(args.isa, cache),
+                )
             scores = result.pop("scores")
             del result["maps"]
             row = {"round": number, "contender": contender, **result}
@@ -241,7 +244,7 @@ def extract_rows(job, folder, args):
     }
     with contextlib.ExitStack() as running:
         processes = []
-        for contender in contenders_of("extract"):
+        for contender in CONTENDERS["extract"]:
             variables = environment(args.isa, folder / "cache")
             process = ExtractionProcess(contender, shared, folder, variables)
             running.callback(process.close)
@@ -272,16 +275,12 @@ def largest_difference(vectors, expected):
 CONDITION = ["busy", "isa"]
 
 
-def merged(path, rows, args):
-    """The measurements on file with those of this run in place of its condition's older ones."""
-    frame = pd.DataFrame(rows)
-    frame.insert(0, "isa", args.isa)
-    frame.insert(0, "busy", args.busy)
-    if path.exists():
-        older = pd.read_csv(path)
-        is_other = (older.busy != args.busy) | (older.isa != args.isa)
-        frame = pd.concat([older[is_other], frame], ignore_index=True)
-    return frame
+def in_place_of(older, frame):
+    """Older measurements, with those of a new run in place of the older ones of its conditions."""
+    conditions = set(frame[CONDITION].itertuples(index=False, name=None))
+    keys = older[CONDITION].itertuples(index=False, name=None)
+    kept = older[[key not in conditions for key in keys]]
+    return pd.concat([kept, frame], ignore_index=True)
 
 
 def condition_text(busy, isa):
@@ -337,32 +336,40 @@ def extract_table(frame):
     return pd.DataFrame(rows, columns=[*columns, "difference", "peak memory, MB"])
 
 
-def section(tables):
-    score, extract = tables["score"], tables["extract"]
+def section(frames):
+    missing = "Not measured yet."
+    load = pd.concat([frame.load for frame in frames.values()])
+    score = report.of_frame(score_table(frames["score"])) if "score" in frames else missing
+    extract = report.of_frame(extract_table(frames["extract"])) if "extract" in frames else missing
     return f"""## Beside anomalib, and beside plain runtimes
 
-`python -m benchmarks.peer`, {time.strftime("%Y-%m-%d")}; {report.processor()} ({instruction_sets()}),
+`python -m benchmarks.peer`, {time.strftime("%Y-%m-%d")}; {report.processor()}
+({instruction_sets()}),
 {torch.get_num_threads()} threads, torch {torch.__version__}. Every contender is a process of its
 own, and they take turns; medians over the rounds, ratios taken round by round. "AVX2 only" binds
 torch and OpenVINO; not restricted: {NOT_RESTRICTED}.
+Load average {load.min()} to {load.max()}, to which a measurement itself adds about
+{torch.get_num_threads()}.
 
 {CATEGORY}, 200 training and 513 test images, from the files to image scores and maps:
 EfficientNet-Lite0 with the same weights and layers, 256 px, 1 %, nothing cached. {ANOMALIB} does
 as its defaults say (ImageNet statistics, nine neighbors in the score). Peak memory is that of the
 main process; anomalib's two worker processes, which read images, come on top.
 
-{report.of_frame(score) if score is not None else "Not measured yet."}
+{score}
 
 From files to patch vectors, float32, batches of 16. The plain loops read a batch, run the
 network up to the last layer in use, and join the layers. The difference is the largest one from
 plain torch, relative to the largest value.
 
-{report.of_frame(extract) if extract is not None else "Not measured yet."}
+{extract}
 
 """
 
 
 # --- the run ---
+
+ROWS = {"score": score_rows, "extract": extract_rows}
 
 
 def measure(args, folder):
@@ -383,8 +390,8 @@ def measure(args, folder):
                 "category": category,
                 "shared": {**shared, "backbone": backbone, "image_size": size},
             }
-            generator = score_rows if part == "score" else extract_rows
-            for row in generator(job, folder, args):
+            for measured in ROWS[part](job, folder, args):
+                row = {"busy": args.busy, "isa": args.isa, **measured}
                 row["load"] = round(os.getloadavg()[0], 1)
                 print(row, file=sys.stderr, flush=True)
                 rows[part].append(row)
@@ -410,23 +417,32 @@ def arguments():
     return args
 
 
+def kept_on_file(frames, folder):
+    """Write the measurements into the CSV files; all that the files then hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    complete = {}
+    for part in PARTS:
+        path = folder / f"peer_{part}.csv"
+        if part in frames:
+            frame = frames[part]
+            if path.exists():
+                frame = in_place_of(pd.read_csv(path), frame)
+            frame.to_csv(path, index=False, float_format="%.6g")
+        if path.exists():
+            complete[part] = pd.read_csv(path)
+    return complete
+
+
 def main():
     args = arguments()
     if "score" in args.parts:
         args.anomalib_python = anomalib_python(args.anomalib_python)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(args, Path(folder))
-    tables = {}
-    for part, make_table in zip(PARTS, (score_table, extract_table), strict=True):
-        path = args.results / f"peer_{part}.csv"
-        if args.quick:
-            tables[part] = make_table(merged(Path("none"), rows[part], args)) if part in rows else None
-            continue
-        args.results.mkdir(parents=True, exist_ok=True)
-        if part in rows:
-            merged(path, rows[part], args).to_csv(path, index=False, float_format="%.6g")
-        tables[part] = make_table(pd.read_csv(path)) if path.exists() else None
-    text = section(tables)
+    frames = {part: pd.DataFrame(rows[part]) for part in rows}
+    if not args.quick:
+        frames = kept_on_file(frames, args.results)
+    text = section(frames)
     print(text)
     if not args.quick:
         report.write_part("peer", text, args.results.parent)
