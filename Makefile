@@ -7,10 +7,10 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 QUICK := not (long or notebooks or browser or slow or network)
 
-.PHONY: help setup course check test lab verify lint bench full readme clean
+.PHONY: help setup setup-dev course check test lab verify lint bench full readme clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(VENV)/.installed  ## make .venv with everything the course needs
 
@@ -20,6 +20,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline]'
+	@touch $@
+
+setup-dev: $(VENV)/.installed-dev  ## add what tests, checks and benchmarks need
+
+$(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,scale,dev]'
 	@touch $@
 
@@ -32,7 +38,7 @@ check: lint  ## lint, types and the quick tests; about a minute on two cores
 test: lint  ## run every test; about ten minutes on two cores
 	$(PYTEST) -m "not slow and not network"
 
-lint: setup verify  ## style, types, layers, and the form of the notebooks
+lint: setup-dev verify  ## style, types, layers, and the form of the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,7 +50,7 @@ lab: setup  ## open the course in JupyterLab; ARGS="--no-browser --allow-root" i
 verify: setup  ## check that notebooks hold no outputs, no stale numbers and no untyped parameters
 	$(BIN)/python docs/verify.py
 
-bench: setup  ## measure the timed claims side by side; about an hour on an idle machine
+bench: setup-dev  ## measure the timed claims side by side; about an hour on an idle machine
 	$(BIN)/python -m benchmarks.extraction
 	$(BIN)/python -m benchmarks.sliders
 	$(BIN)/python -m benchmarks.coreset

@@ -29,7 +29,7 @@ def take():
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
-        raise InputError("playwright is not installed: run make setup") from None
+        raise InputError("playwright is not installed: run make setup-dev") from None
     from helpers.lab_harness import (
         CHROMIUM_FLAGS,
         Lab,
