@@ -199,6 +199,19 @@ def test_a_compiled_network_is_made_once(photos, conversions, store):
 
 
 @pytest.mark.long
+def test_an_extractor_reads_a_compiled_network_once(photos, store, monkeypatch):
+    """Reading and checking it takes as long as several images."""
+    reads = []
+    read = CompiledStore.read
+    monkeypatch.setattr(CompiledStore, "read", lambda *args: reads.append(1) or read(*args))
+    extractor = Extractor(backbone(), 64)
+    for _ in range(3):
+        list(extractor.patches(photos[:1]))
+        list(extractor.resized(64, 64, batch_size=1).patches(photos[:1]))
+    assert len(reads) == 1
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "another"])
 def test_a_damaged_file_is_made_again(damage, photos, conversions, store):
     expected = extract(photos, backbone(), 64)

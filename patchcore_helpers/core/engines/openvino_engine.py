@@ -195,6 +195,7 @@ class Compiler:
     def __init__(self, task: EngineTask) -> None:
         self.task = task
         self.store = CompiledStore()
+        self._graphs: dict[str, CompiledGraph] = {}  # by stage: each is read or made once
         self.config = {
             "NUM_STREAMS": n_parallel(),  # images at a time, as many as batches
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -260,6 +261,12 @@ class Compiler:
         return [self.task.aggregation, self.task.neighborhood]
 
     def _compile(self, stage: Stage) -> "CompiledGraph":
+        """The graph of a stage, kept for as long as this compiler."""
+        if stage.name not in self._graphs:
+            self._graphs[stage.name] = self._read_or_make(stage)
+        return self._graphs[stage.name]
+
+    def _read_or_make(self, stage: Stage) -> "CompiledGraph":
         """The graph from the disk, if there is one that agrees with torch; else a new one."""
         config = self.config | {"INFERENCE_PRECISION_HINT": INFERENCE_PRECISION[stage.precision]}
         versions = [openvino.__version__, torch.__version__, timm.__version__]
