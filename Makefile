@@ -50,13 +50,16 @@ lab: setup  ## open the course in JupyterLab; ARGS="--no-browser --allow-root" i
 verify: setup  ## check that notebooks hold no outputs, no stale numbers and no untyped parameters
 	$(BIN)/python docs/verify.py
 
-bench: setup-dev  ## measure the timed claims side by side; about an hour on an idle machine
+bench: setup-dev  ## measure the timed claims side by side; an hour or two on an idle machine
 	$(BIN)/python -m benchmarks.extraction
 	$(BIN)/python -m benchmarks.sliders
 	$(BIN)/python -m benchmarks.coreset
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.full
+	$(BIN)/python -m benchmarks.peer
+	$(BIN)/python -m benchmarks.peer --parts extract --isa avx2
+	$(BIN)/python -m benchmarks.peer --parts extract --busy
 
 full: setup  ## run the experiments on MVTec AD, VisA and AITEX; data/README.md says how to get them
 	$(BIN)/patchcore-course run 1 4 5 6 7 --profile full --output output/full --timeout 86400

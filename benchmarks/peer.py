@@ -77,10 +77,8 @@ AVX2 = {
     "OPENBLAS_CORETYPE": "Haswell",  # NumPy's and SciPy's
     "FAISS_OPT_LEVEL": "avx2",
 }
-NOT_RESTRICTED = (
-    "ONNX Runtime, and of OpenVINO the layer norms and most matrix products of a ViT, which\n"
-    "MLAS computes as in ONNX Runtime: MLAS asks the processor"
-)
+NOT_RESTRICTED = """ONNX Runtime, and of OpenVINO the layer norms and most
+matrix products of a ViT, which MLAS computes, as in ONNX Runtime: MLAS asks the processor"""
 WORTH_NAMING = "avx2 fma avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 amx_int8 amx_bf16"
 
 # One core's work for as long as this process lives.

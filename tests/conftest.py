@@ -107,7 +107,7 @@ def chromium():
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
-        skip_or_fail("playwright is not installed: run make setup")
+        skip_or_fail("playwright is not installed: run make setup-dev")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
