@@ -75,7 +75,7 @@ def needs(runs):
     return (
         f"Measured on {cores} cores: {total:.1f} minutes for the notebooks of `make course` (after "
         f"the set-up, whose time is your network's), {memory:.1f} GB of memory at most, and "
-        f"{setup['venv_gb']:.1f} GB of disk for `.venv`, most of it torch."
+        f"{setup['venv_gb']:.1f} GB of disk for `.venv` with the tools for tests, most of it torch."
     )
 
 
