@@ -11,7 +11,12 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from patchcore_helpers.core.bank_file import BankSettings, read_bank_file, write_bank_file
+from patchcore_helpers.core.bank_file import (
+    BankSettings,
+    read_bank_file,
+    refusing_damaged,
+    write_bank_file,
+)
 from patchcore_helpers.core.coreset import SAMPLERS, Coreset
 from patchcore_helpers.core.distances import nested_min_distances
 from patchcore_helpers.core.index import Index, make_index
@@ -297,7 +302,8 @@ class MemoryBank(BaseEstimator):
             If the file is missing, damaged or not a memory bank.
         """
         file = read_bank_file(path)
-        return cls.restore(file.settings, file.tensors, file.n_vectors)
+        with refusing_damaged(path):
+            return cls.restore(file.settings, file.tensors, file.n_vectors)
 
     @classmethod
     def restore(

@@ -8,8 +8,9 @@ setting has a type and bounds.
 A file is read in this order, and refused in one line at the first step that fails: the sizes of its
 header and of itself; safetensors' own check of the header, and that the arrays fill the file
 exactly; the format; names, types and axes of the arrays; their contents, which must be finite; the
-SHA-256; types and bounds of all settings. The detector then compares the hash of its weights, and
-only then is an index built from the arrays.
+SHA-256; types and bounds of all settings. A detector then compares the hash of its weights, and
+only then is an index built from the arrays. What passes all checks is believed: a forger can still
+make it judge wrongly, so take bank files only from people you trust.
 """
 
 import json

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 from sklearn.base import clone
 
-from patchcore_helpers import InputError, PatchCore
+from patchcore_helpers import InputError, MemoryBank, PatchCore
 from patchcore_helpers.core.index import INDEXES, IndexRefused, make_index
 from patchcore_helpers.core.index.faiss_indexes import FaissIndex, IVFPQIndex
 
@@ -498,8 +498,11 @@ def test_hostile_tensors(change, saved, tmp_path, monkeypatch):
     name, make_hostile = HOSTILE[change]
     tensors = {**saved.tensors, name: make_hostile(saved.tensors[name])}
     tensors = {name: array for name, array in tensors.items() if array is not None}
+    (tmp_path / "bank").write_bytes(replace(saved, tensors=tensors).to_bytes())
+    with pytest.raises(InputError, match="not a memory bank of this package"):
+        MemoryBank.load(tmp_path / "bank")
     with pytest.raises(InputError, match="not a memory bank of this package") as caught:
-        load(tmp_path / "bank", replace(saved, tensors=tensors))
+        PatchCore.load(tmp_path / "bank")
     assert str(caught.value).startswith(str(tmp_path / "bank")) and "\n" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Ways to search a memory bank; `make_index` makes one by name."""
+"""Ways to search a memory bank; `make_index` makes one by name. To add one: registry.py."""
 
 from patchcore_helpers.core.index.base import Index, IndexRefused
 from patchcore_helpers.core.index.exact import ExactIndex, SklearnIndex
