@@ -180,7 +180,7 @@ def refusing_damaged(path: str | Path) -> Iterator[None]:
     else:
         return
     raise InputError(
-        f"{path}: not a memory bank of this package ({reason}); save it again"
+        f"{path}: not a memory bank of this package ({reason}); fit it and save it again"
     ) from None
 
 
@@ -207,7 +207,7 @@ def _check_sizes(path: str | Path) -> None:
 
 def _check_format(metadata: dict[str, str]) -> None:
     if "patchcore" in metadata:  # the layout before format 2
-        raise ValueError("it was saved before format 2, and is no longer read; fit again")
+        raise ValueError("it was saved before format 2, and is no longer read")
     if metadata.get("format") != FORMAT:
         raise ValueError("its metadata do not say that it is one")
 

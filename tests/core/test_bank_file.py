@@ -202,7 +202,7 @@ def test_hostile_texts(name, saved, refused):
 
 def test_an_earlier_format_says_what_to_do(saved, refused):
     content = pack(*HEADERS["a bank of version 0.1"](*header_and_data(saved.read_bytes())))
-    refused(content, "saved before format 2.* fit again")
+    refused(content, "saved before format 2.*fit it and save it again")
 
 
 def test_a_changed_setting_does_not_match_the_digest(saved, refused):
