@@ -14,17 +14,17 @@ def run(args: argparse.Namespace) -> int:
     from patchcore_helpers.core.feature_cache import FeatureCache
     from patchcore_helpers.files import cache_folder
 
-    contents = {
-        "features": FeatureCache().files(),
-        "weights": sorted(cache_folder("weights").glob("*.safetensors")),
-        "compiled": CompiledStore().files(),
-    }
+    features = FeatureCache()
+    weights = sorted(cache_folder("weights").glob("*.safetensors"))
+    compiled = CompiledStore()
+    contents = {"features": features.files(), "weights": weights, "compiled": compiled.files()}
     for name, files in contents.items():
         megabytes = sum(path.stat().st_size for path in files) / 1e6
         print(f"{name:8} {len(files):5} files {megabytes:9.1f} MB  {cache_folder(name)}")
     if args.action == "clear":
-        for files in contents.values():
-            for path in files:
-                path.unlink(missing_ok=True)
+        features.clear()
+        compiled.clear()
+        for path in weights:
+            path.unlink(missing_ok=True)
         print("cleared")
     return 0
