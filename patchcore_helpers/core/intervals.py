@@ -215,6 +215,13 @@ class Interval(NamedTuple):
         return float(quantiles.sum() * self.error)
 
     @property
+    def p_value(self) -> float:
+        """Two-sided p-value of an estimate of 0: the interval of confidence 1 - p ends at 0."""
+        if self.error == 0:
+            return 1.0 if self.estimate == 0 else 0.0
+        return float(2 * stats.t.sf(abs(self.estimate) / self.error, self.df))
+
+    @property
     def verdict(self) -> str:
         """ "better" or "worse" where the interval excludes 0, else "no difference shown"."""
         if self.low > 0:
