@@ -155,8 +155,9 @@ def k_center_greedy(
     n_centers : int
         How many rows to choose, from 1 to n.
     projection : int or None
-        Search in a Gaussian random projection to this many dimensions (Johnson-Lindenstrauss);
-        None, or any number from c upwards, searches the patches themselves.
+        Search in a Gaussian random projection to this many dimensions (Johnson-Lindenstrauss)
+        where that shortens the vectors at least by half. None, or any number above c / 2, searches
+        the patches themselves: the result's `space` says which it was.
     random_state : int
         Seed of the projection and of the first center, from 0 to 2**32 - 1.
     weights : array-like of float, shape (n,), optional

@@ -252,8 +252,19 @@ def test_projection_keeps_distances_and_duplicates():
     assert (projected.radii[299:] == 0).all() and (projected.radii[:299] > 0).all()
     exact, _ = replay(points, projected.indices[:100])
     assert np.all(np.abs(projected.radii[:100] / exact - 1) < 0.3)
-    assert k_center_greedy(points, 5, projection=600).space == "exact"
     assert k_center_greedy(points, 5, projection=None).space == "exact"
+
+
+@pytest.mark.parametrize(
+    "width, projection, space",
+    [(256, 128, "projected"), (255, 128, "exact"), (152, 128, "exact"), (6, 3, "projected")],
+)
+def test_a_projection_is_used_where_it_halves_the_vectors(width, projection, space):
+    points = np.random.default_rng(0).normal(size=(60, width)).astype(np.float32)
+    chosen = k_center_greedy(points, 20, projection=projection, random_state=1)
+    assert chosen.space == space
+    exact = k_center_greedy(points, 20, projection=None, random_state=1)
+    assert (chosen.indices.tolist() == exact.indices.tolist()) == (space == "exact")
 
 
 def test_array_kinds_agree(tmp_path):
