@@ -495,6 +495,7 @@ def variance_weighted_k_center(
     *,
     variance: str = "position",
     exponent: float = 1.0,
+    border_ring: int = 0,
     projection: int | None = 128,
     random_state: int = 0,
     progress: bool = False,
@@ -508,7 +509,7 @@ def variance_weighted_k_center(
     patches : array-like of float, shape (images, rows, columns, c)
     n_centers : int
         How many patches to choose, from 1 to images * rows * columns.
-    variance, exponent : see `variance_weights`
+    variance, exponent, border_ring : see `variance_weights`
     projection, progress : see `k_center_greedy`
     random_state : int
         Seed of the clusters, the projection and the first center, from 0 to 2**32 - 1.
@@ -530,7 +531,7 @@ def variance_weighted_k_center(
     array([5, 1, 3])
     """
     stack = np.asarray(patches)
-    weights = variance_weights(stack, variance, exponent, random_state)
+    weights = variance_weights(stack, variance, exponent, random_state, border_ring)
     return k_center_greedy(
         stack.reshape(-1, stack.shape[-1]),
         n_centers,
