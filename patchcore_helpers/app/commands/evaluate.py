@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print the results on standard output."""
-    from patchcore_helpers.core.evaluation import evaluate
+    from patchcore_helpers.core.evaluation import evaluate, vanished_regions
     from patchcore_helpers.data.catalog import load_category
 
     category = load_category(args.category, data_dir=args.data_dir, seed=args.seed, good=args.good)
@@ -38,6 +38,14 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{unmasked} defective images have no mask and leave the pixel metrics", file=sys.stderr
         )
+    if results["pixel_auroc"] is not None:
+        vanished, regions = vanished_regions(category, detector.metric_size)
+        if vanished:
+            print(
+                f"{vanished} of {regions} defective regions vanish where masks are shrunk to the "
+                "image size, and leave au_pro",
+                file=sys.stderr,
+            )
     for reason, count in category.left_out.items():
         print(f"{count} images left out: {reason}", file=sys.stderr)
     if args.json:
