@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from patchcore_helpers.core.detector import AnomalyResult, Detector, Grids, image_scores
 from patchcore_helpers.core.index import ExactIndex
+from patchcore_helpers.core.intervals import Interval, grouped_auroc_interval
 from patchcore_helpers.core.metrics import au_pro, image_auroc, pixel_auroc
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
 from patchcore_helpers.data.category import Category, LabeledImage
@@ -122,6 +123,49 @@ def evaluate(category: Category, model: Detector) -> tuple[dict[str, Any], Anoma
         "peak_rss_mb": round(peak_rss_mb(), 1),
     }
     return results, result
+
+
+def evaluate_folds(
+    folds: Sequence[Category], model: Detector
+) -> tuple[dict[str, Any], Interval, list[AnomalyResult]]:
+    """Fit, score and measure on every fold, such as those of `load_elpv_folds`.
+
+    Parameters
+    ----------
+    folds : sequence of Category
+    model : Detector
+        It is fitted anew on every fold; in the end it is that of the last one.
+
+    Returns
+    -------
+    results : dict
+        The keys of `evaluate`. image_auroc is the mean over the folds, and so are pixel_auroc and
+        au_pro where all folds have them; n_test and the seconds are totals; counts of training
+        images and patches are those of one fold.
+    auroc : Interval
+        Of image_auroc: `grouped_auroc_interval` over the folds.
+    scores : list of AnomalyResult
+        Of the test images of every fold.
+    """
+    measured = [evaluate(fold, model) for fold in folds]
+    by_fold = [results for results, _ in measured]
+    scores = [result for _, result in measured]
+    auroc = grouped_auroc_interval(
+        np.concatenate([fold.labels for fold in folds]),
+        np.concatenate([result.scores for result in scores]),
+        np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds]),
+    )
+    results = {
+        **by_fold[-1],
+        "n_test": sum(of_fold["n_test"] for of_fold in by_fold),
+        "image_auroc": auroc.estimate,
+    }
+    for metric in ("pixel_auroc", "au_pro"):
+        values = [of_fold[metric] for of_fold in by_fold]
+        results[metric] = None if None in values else float(np.mean(values))
+    for seconds in ("fit_seconds", "score_seconds"):
+        results[seconds] = round(sum(of_fold[seconds] for of_fold in by_fold), 3)
+    return results, auroc, scores
 
 
 def pixel_metrics(masks: Sequence[np.ndarray | None], maps: Grids) -> dict[str, float | None]:
