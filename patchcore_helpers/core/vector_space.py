@@ -71,7 +71,8 @@ def open_space(
     projection : int or None
         Dimensions of the projection; None, or any number above c / 2: no projection. It has to
         shorten the vectors at least by half, or it saves too little time for the distances that it
-        bends: from 152 channels to 128 it saves no time, and the coverage radius grows by 9 % (ELPV, 1 %).
+        bends. From 152 channels to 128 it saves no time, and the coverage radius grows by 9 % (1 %
+        of ELPV's patches).
     random_state : int
         Seed of the projection, from 0 to 2**32 - 1.
     for_each : callable
