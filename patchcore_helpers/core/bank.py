@@ -212,7 +212,8 @@ class MemoryBank(BaseEstimator):
         """The factor of Eq. 7: close to 1 where the nearest kept vector is itself isolated.
 
         One minus the softmax share of the distance to the nearest kept vector m*, among the
-        distances to the b = 9 kept vectors nearest to m* (m* included).
+        distances to the b = 9 kept vectors nearest to m* (m* included). Published results differ in
+        this factor: the authors' own code leaves it out, anomalib applies it.
 
         Parameters
         ----------
