@@ -4,7 +4,8 @@ The promise is for new images that are exchangeable with the calibration images:
 products, cameras and days. It does not travel to another group of images, such as the next solar
 module, whose normal images may all score higher. There, scores of k normal images *of the new
 group* can take the place of the old ones: ``conformal_threshold(scores_of_those_k, rate)``. The
-promise then holds again, for the rest of that group and on average over the choice of the k. The
+promise then holds again, for the rest of that group and on average over the choice of the k, if
+these are drawn from all of the group: the first k that come by may be a group of their own. The
 price is that k has to be at least 1 / rate - 1 (19 images for 5 %, 9 for 10 %): with fewer, only an
 infinite threshold, which never alarms, keeps the promise, and `recalibrated_threshold` says so.
 `benchmarks/groups.py` measures it on stretches of ELPV.
