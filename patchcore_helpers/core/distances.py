@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from patchcore_helpers.core.validation import as_float_matrix, check_integer
+from patchcore_helpers.core.validation import as_float_rows, check_integer
 from patchcore_helpers.errors import InputError
 
 BLOCK_ROWS = 4096  # rows in a block: a block and its distances stay in the processor's cache
@@ -63,8 +63,13 @@ def row_blocks(n_rows: int) -> list[slice]:
     return [slice(start, min(start + BLOCK_ROWS, n_rows)) for start in starts]
 
 
-def as_tensor(block: np.ndarray) -> torch.Tensor:
-    """A torch view of a NumPy array; a copy where it is read-only or its rows are not adjacent."""
+def as_tensor(block: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """A torch view of a NumPy array; a copy where it is read-only or its rows are not adjacent.
+
+    A tensor is returned as it is, on its device.
+    """
+    if isinstance(block, torch.Tensor):
+        return block
     return torch.from_numpy(np.require(block, requirements=["C", "W"]))
 
 
@@ -88,7 +93,8 @@ def products_form(
     -------
     tensor of float32, shape (n, k)
     """
-    if torch.backends.mkldnn.is_available():  # up to twice as fast as torch.addmm on a CPU
+    on_processor = vectors.device.type == "cpu"
+    if on_processor and torch.backends.mkldnn.is_available():  # twice as fast as torch.addmm
         return torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001 (it has no public name)
             vectors, minus_twice_centers, squared_norms, "none", [], ""
         )
@@ -111,6 +117,7 @@ def nested_min_distances(
     Parameters
     ----------
     queries : array-like of float, shape (n_queries, c)
+        A tensor on a GPU is searched there.
     bank : array-like of float, shape (n_bank, c)
         In the order of the choice.
     sizes : sequence of int
@@ -134,8 +141,8 @@ def nested_min_distances(
     array([[1., 7.],
            [1., 1.]], dtype=float32)
     """
-    query_rows = as_float_matrix(queries, "queries")
-    bank_rows = as_float_matrix(bank, "bank")
+    query_rows = as_float_rows(queries, "queries")
+    bank_rows = as_float_rows(bank, "bank")
     if query_rows.shape[1] != bank_rows.shape[1]:
         raise InputError(
             f"queries: {query_rows.shape[1]} columns, but bank has {bank_rows.shape[1]}"
@@ -144,7 +151,8 @@ def nested_min_distances(
     if not checked_sizes or any(a >= b for a, b in pairwise(checked_sizes)):
         raise InputError("sizes: give at least one, each larger than the one before")
 
-    centers = as_tensor(bank_rows[: checked_sizes[-1]]).float()
+    device = as_tensor(query_rows[:1]).device
+    centers = as_tensor(bank_rows[: checked_sizes[-1]]).float().to(device)
     offset = centers.mean(0)  # adds nothing to a distance, but costs digits in the product
     centered = centers - offset
     minus_twice = -2 * centered
@@ -154,8 +162,9 @@ def nested_min_distances(
     def search(block: slice) -> None:
         vectors = as_tensor(query_rows[block]).float()
         centered_vectors = vectors - offset
-        lowest = torch.full((len(vectors),), torch.inf)  # squared distance, less ||x||^2
-        winner = torch.zeros(len(vectors), dtype=torch.int64)  # the bank row at that distance
+        # The lowest squared distance so far, less ||x||^2, and the bank row at that distance:
+        lowest = torch.full((len(vectors),), torch.inf, device=device)
+        winner = torch.zeros(len(vectors), dtype=torch.int64, device=device)
         for step, (begin, end) in enumerate(pairwise([0, *checked_sizes])):
             for start in range(begin, end, BLOCK_CENTERS):
                 stop = min(start + BLOCK_CENTERS, end)
@@ -167,7 +176,7 @@ def nested_min_distances(
                 closer = (block_lowest < lowest).nonzero()[:, 0]
                 lowest[closer] = block_lowest[closer]
                 winner[closer] = distances[closer].argmin(1) + start
-            result[step, block] = (vectors - centers[winner]).norm(dim=1).numpy()
+            result[step, block] = (vectors - centers[winner]).norm(dim=1).cpu().numpy()
 
     with single_threaded_workers() as for_each:
         for_each(search, row_blocks(len(query_rows)))

@@ -17,8 +17,8 @@ from patchcore_helpers.core.engines import (
     ENGINES,
     Engine,
     EngineTask,
+    device_beside,
     make_engine,
-    resolve_device,
 )
 from patchcore_helpers.core.feature_cache import FeatureCache
 from patchcore_helpers.core.items import read_item
@@ -112,8 +112,7 @@ class Extractor:
         self.precision = resolve_precision(precision)
         self.cache = cache
         self.engine = check_choice(engine, "engine", ENGINES)
-        # OpenVINO runs on the processor: asked for by name, it settles what "auto" means.
-        self.device = resolve_device("cpu" if (engine, device) == ("openvino", "auto") else device)
+        self.device = device_beside(engine, device)
         self._engines: OrderedDict[tuple[int, int], Engine] = OrderedDict()
 
     def resized(self, height: int, width: int, batch_size: int | None = None) -> "Extractor":
@@ -211,6 +210,8 @@ class Extractor:
     ) -> Iterator[Any]:
         """Yield patch vectors by batch, float32 tensors of shape (b, height, width, channels).
 
+        They are where they were computed: on a GPU if the extractor uses one.
+
         Parameters
         ----------
         items : sequence of samples, paths, PIL images or uint8 arrays
@@ -256,7 +257,7 @@ class Extractor:
         for batch in self.patches(items, progress):
             if vectors is None:
                 vectors = np.empty((len(items), *batch.shape[1:]), np.float32)
-            vectors[start : start + len(batch)] = batch.numpy()
+            vectors[start : start + len(batch)] = batch.cpu().numpy()
             start += len(batch)
         assert vectors is not None
         return vectors

@@ -16,6 +16,7 @@ from torch import nn
 
 from patchcore_helpers import InputError, PatchCore
 from patchcore_helpers.core.backbones import load_backbone
+from patchcore_helpers.core.device import resolve_device
 from patchcore_helpers.core.engines import (
     EngineTask,
     EngineWarning,
@@ -23,7 +24,6 @@ from patchcore_helpers.core.engines import (
     base,
     compiled_store,
     make_engine,
-    resolve_device,
 )
 from patchcore_helpers.core.engines.compiled_store import CompiledStore
 from patchcore_helpers.core.extractor import Extractor, extract

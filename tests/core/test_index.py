@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from patchcore_helpers import InputError
-from patchcore_helpers.core.index import ExactIndex, base
+from patchcore_helpers.core.index import ExactIndex, exact
 
 
 def assert_nearest(bank, patches, k):
@@ -96,9 +96,10 @@ def test_any_input(data, channels, k):
 @pytest.mark.parametrize("k", [1, 3])
 def test_blocks_give_what_one_pass_gives(k, monkeypatch):
     rng = np.random.default_rng(2)
-    bank, patches = (rng.normal(size=(n, 8)).astype(np.float32) for n in (30, 101))
+    bank, patches = (rng.normal(size=(n, 8)).astype(np.float32) for n in (300, 101))
     whole = ExactIndex().fit(bank).query(patches, k)
-    monkeypatch.setattr(base, "BLOCK_ENTRIES", 30 * 7)
+    monkeypatch.setattr(exact, "QUERIES", 7)
+    monkeypatch.setattr(exact, "STORED", exact.GROUPS)
     blocks = ExactIndex().fit(bank).query(patches, k)
     np.testing.assert_allclose(blocks[0], whole[0], rtol=1e-6)
     np.testing.assert_array_equal(blocks[1], whole[1])
@@ -116,7 +117,19 @@ def test_memory_stays_flat(rows, k, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "split", split)
     bank = np.zeros((rows, 64), np.float32)
     ExactIndex().fit(bank).query(np.zeros((2000, 64), np.float32), k)
-    assert largest[0] * max(rows, k * 64) <= 2**24
+    assert largest[0] * max(exact.STORED, k * 64) <= 2**24
+
+
+@pytest.mark.parametrize("columns", [64, 128, 640])
+@pytest.mark.parametrize("k", [1, 2, 5, 63, 64, 100])
+def test_smallest_entries_against_topk(columns, k):
+    table = torch.from_numpy(np.random.default_rng(0).normal(size=(50, columns)))
+    table[:, ::7] = table[:, 1:2]  # equal values
+    values, places = exact.smallest_entries(table, k)
+    expected = table.topk(min(k, columns), largest=False).values
+    torch.testing.assert_close(values, expected, rtol=0, atol=0)
+    torch.testing.assert_close(table.gather(1, places), values, rtol=0, atol=0)
+    assert all(len(set(row)) == len(row) for row in places.tolist())
 
 
 def test_the_bank_is_kept_as_it_was_given():

@@ -24,7 +24,7 @@ from patchcore_helpers.core.index.base import (
     IndexRefused,
     rank_by_true_distance,
 )
-from patchcore_helpers.core.validation import as_patch_matrix, check_integer
+from patchcore_helpers.core.validation import as_patch_tensor, check_integer
 from patchcore_helpers.errors import InputError
 
 
@@ -292,7 +292,9 @@ class IVFPQIndex(IVFIndex):
     def arrays(self) -> dict[str, np.ndarray]:
         return dict(self.codes)
 
-    def restore(self, vectors: np.ndarray | None, arrays: Mapping[str, np.ndarray]) -> Self:
+    def restore(
+        self, vectors: np.ndarray | torch.Tensor | None, arrays: Mapping[str, np.ndarray]
+    ) -> Self:
         """Become the index that was saved; FAISS sees the arrays only once they are checked.
 
         Parameters
@@ -312,7 +314,7 @@ class IVFPQIndex(IVFIndex):
         if self.stores_vectors and vectors is None:
             raise InputError(f"index {self.kind}: needs the vectors of the memory bank")
         if vectors is not None:
-            stored = torch.from_numpy(as_patch_matrix(vectors, "memory bank", self.width))
+            stored = as_patch_tensor(vectors, "memory bank", self.width).cpu()
             if len(stored) != self.size:
                 raise InputError(f"memory bank: {len(stored)} rows, but {self.size} codes")
             self.vectors = stored
