@@ -279,7 +279,7 @@ class GreedySearch:
         device = space.device
         self.nearest = torch.full((n,), torch.inf, device=device)
         self.squared_norms = torch.empty(n, device=device)
-        for_each(self._measure_norms, row_blocks(n))
+        for_each(self._measure_norms, row_blocks(n, space.width))
 
         # Rows whose distances are computed by differences. Centers need no distances at all.
         self.by_difference = torch.zeros(n, dtype=torch.bool, device=device)
@@ -411,7 +411,7 @@ class GreedySearch:
                 lowest.masked_fill_(exempt, torch.inf)
                 torch.minimum(nearest, lowest, out=nearest)
 
-        self.for_each(lower, row_blocks(len(self.space)))
+        self.for_each(lower, row_blocks(len(self.space), self.space.width))
 
     def _lower_by_differences(self, rows: torch.Tensor, centers: torch.Tensor) -> None:
         """Lower `nearest` of these rows to the distance from these centers, computed exactly."""

@@ -23,6 +23,7 @@ from patchcore_helpers.core.validation import as_float_rows, check_integer
 from patchcore_helpers.errors import InputError
 
 BLOCK_ROWS = 4096  # rows in a block: a block and its distances stay in the processor's cache
+BLOCK_NUMBERS = 2**20  # numbers in a block of wide vectors, for the same reason
 BLOCK_CENTERS = 256  # centers that a block of rows is compared with at a time
 
 ForEach = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -53,14 +54,16 @@ def single_threaded_workers() -> Iterator[ForEach]:
         torch.set_num_threads(n_threads)
 
 
-def row_blocks(n_rows: int) -> list[slice]:
-    """Slices of `BLOCK_ROWS` rows that together cover all rows.
+def row_blocks(n_rows: int, width: int = 1) -> list[slice]:
+    """Slices of `BLOCK_ROWS` rows, or less where these are wide, that together cover all rows.
 
     >>> row_blocks(5000)
     [slice(0, 4096, None), slice(4096, 5000, None)]
+    >>> row_blocks(1000, width=1536)
+    [slice(0, 682, None), slice(682, 1000, None)]
     """
-    starts = range(0, n_rows, BLOCK_ROWS)
-    return [slice(start, min(start + BLOCK_ROWS, n_rows)) for start in starts]
+    rows = max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // width))
+    return [slice(start, min(start + rows, n_rows)) for start in range(0, n_rows, rows)]
 
 
 def as_tensor(block: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -179,7 +182,7 @@ def nested_min_distances(
             result[step, block] = (vectors - centers[winner]).norm(dim=1).cpu().numpy()
 
     with single_threaded_workers() as for_each:
-        for_each(search, row_blocks(len(query_rows)))
+        for_each(search, row_blocks(*query_rows.shape))
     if not (torch.isfinite(offset).all() and np.isfinite(result).all()):
         raise InputError("queries, bank: contain NaN or infinity; remove those rows first")
     return result

@@ -39,12 +39,15 @@ class VectorSpace(Protocol):
         "exact" or "projected".
     scale : float
         The vectors are this many times as long as the patches (a power of two).
+    width : int
+        Numbers in a vector.
     device : torch.device
         Where the vectors are.
     """
 
     name: str
     scale: float
+    width: int
     device: torch.device
 
     def __len__(self) -> int:
@@ -117,6 +120,7 @@ class ExactSpace:
 
     def __init__(self, patches: ArrayLike | torch.Tensor, for_each: ForEach):
         self.patches = as_float_rows(patches, "patches")
+        self.width = self.patches.shape[1]
         self.device = as_tensor(self.patches[:1]).device
         lowest, highest, mean = column_statistics(self.patches, for_each)
         self.offset = mean.clamp(lowest, highest)  # a constant column has exactly its mean
@@ -124,11 +128,6 @@ class ExactSpace:
 
     def __len__(self) -> int:
         return self.patches.shape[0]
-
-    @property
-    def width(self) -> int:
-        """The number of columns."""
-        return self.patches.shape[1]
 
     def raw(self, rows: Rows) -> torch.Tensor:
         """Rows of the patches, in their own dtype."""
@@ -183,12 +182,14 @@ class ProjectedSpace:
 
         def project(block: slice) -> None:
             # In float64, so that equal patches are equal after the projection.
-            centered = (exact.raw(block).to(wide) - exact.offset) * exact.scale
+            centered = exact.scaled(exact.raw(block) - exact.offset)
             vectors[block] = (centered @ matrix).float()
 
-        for_each(project, row_blocks(len(exact)))
+        # Smaller blocks than elsewhere: float64 takes twice the room, before and after centering.
+        for_each(project, row_blocks(len(exact), 4 * exact.width))
         self.vectors = vectors
         self.scale = exact.scale
+        self.width = dimensions
         self.device = exact.device
 
     def __len__(self) -> int:
@@ -217,10 +218,10 @@ def column_statistics(
     def survey(block: slice) -> torch.Tensor:
         vectors = as_tensor(patches[block])
         return torch.stack(
-            [vectors.amin(0).to(wide), vectors.amax(0).to(wide), vectors.to(wide).sum(0)]
+            [vectors.amin(0).to(wide), vectors.amax(0).to(wide), vectors.sum(0, dtype=wide)]
         )
 
-    blocks = for_each(survey, row_blocks(len(patches)))
+    blocks = for_each(survey, row_blocks(*patches.shape))
     lows, highs, sums = torch.stack(blocks, dim=1)  # each of shape (blocks, c)
     lowest = lows.amin(0)
     highest = highs.amax(0)

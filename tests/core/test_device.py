@@ -141,6 +141,8 @@ def test_memory_bank(gpu, metric, index, tmp_path):
     for device in ("cpu", "cuda"):
         loaded = MemoryBank.load(tmp_path / "bank", device)
         assert loaded.device == device
+        is_on_gpu = loaded.index_.mean.device == GPU
+        assert is_on_gpu == ((index, device) == ("exact", "cuda"))
         np.testing.assert_allclose(loaded.nearest(QUERIES, 3)[0], distances, rtol=1e-5)
 
 
