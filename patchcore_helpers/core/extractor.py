@@ -59,12 +59,6 @@ def has_bfloat16() -> bool:
     return any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
 
 
-def resolve_precision(precision: str) -> str:
-    """The arithmetic of the forward pass: "auto" is float32, so that machines agree."""
-    check_choice(precision, "precision", PRECISIONS)
-    return "float32" if precision == "auto" else precision
-
-
 class Extractor:
     """Turns images into feature maps and patch vectors, batch by batch.
 
@@ -109,7 +103,8 @@ class Extractor:
         self.neighborhood = _check_odd(neighborhood)
         self.batch_size = check_integer(batch_size, "batch_size", 1)
         self.input_size = _input_size(image_size, backbone)
-        self.precision = resolve_precision(precision)
+        check_choice(precision, "precision", PRECISIONS)
+        self.precision = "bfloat16" if precision == "bfloat16" else "float32"
         self.cache = cache
         self.engine = check_choice(engine, "engine", ENGINES)
         self.device = device_beside(engine, device)

@@ -95,6 +95,21 @@ def test_exact_search(gpu, k, stored, monkeypatch):
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_exact_search_by_a_bound(gpu):
+    rng = np.random.default_rng(0)
+    axes = rng.normal(size=(9, 300))
+    bank, queries = (
+        (rng.normal(size=(n, 9)) @ axes + 0.1 * rng.normal(size=(n, 300))).astype(np.float32)
+        for n in (1100, 200)
+    )
+    expected = ExactIndex().fit(bank).query(queries, 2)
+    index = ExactIndex().fit(on(gpu, bank))
+    assert index.bound and index.bound.axes.device == GPU
+    found = index.query(on(gpu, queries), 2)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
 def test_nested_distances(gpu):
     expected = nested_min_distances(QUERIES, VECTORS, [1, 30, 700])
     for bank in (VECTORS, on(gpu, VECTORS)):

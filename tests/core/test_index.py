@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from patchcore_helpers import InputError
 from patchcore_helpers.core.index import ExactIndex, exact
+from patchcore_helpers.core.index.bound import SubspaceBound
 
 
 def assert_nearest(bank, patches, k):
@@ -130,6 +131,68 @@ def test_smallest_entries_against_topk(columns, k):
     torch.testing.assert_close(values, expected, rtol=0, atol=0)
     torch.testing.assert_close(table.gather(1, places), values, rtol=0, atol=0)
     assert all(len(set(row)) == len(row) for row in places.tolist())
+
+
+def near_a_subspace(n, width=300, dimensions=20, noise=0.2, seed=0):
+    """Vectors that lie near a subspace that depends on the width alone."""
+    axes = np.random.default_rng(7).normal(size=(dimensions, width))
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, dimensions)) @ axes + noise * rng.normal(size=(n, width))
+    return (vectors + 5).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_a_bound_spares_most_comparisons_and_changes_nothing(k, monkeypatch):
+    compared = []
+    original = exact.entries_up_to
+
+    def count(*arguments):
+        rows, columns = original(*arguments)
+        compared.append(len(columns))
+        return rows, columns
+
+    monkeypatch.setattr(exact, "entries_up_to", count)
+    bank, patches = near_a_subspace(1500), near_a_subspace(700, seed=1)
+    patches[:20] = bank[100:120]  # at no distance
+    patches[20:40] += 3 * np.random.default_rng(3).normal(size=(20, 300)).astype(np.float32)
+    assert_nearest(bank, patches, k)
+    assert k * len(patches) <= sum(compared) < 0.1 * len(patches) * len(bank)
+
+
+def test_where_the_bound_does_not_help_all_are_compared(monkeypatch):
+    bank = near_a_subspace(1500)
+    anywhere = 100 * np.random.default_rng(3).normal(size=(60, 300)).astype(np.float32)
+    index = ExactIndex().fit(bank)
+    assert index.bound and index.bound.axes.shape == (300, 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(exact, "MOST_CANDIDATES", 2)
+        patch.delattr(exact, "smallest_of_each")  # the candidates are not looked at
+        assert_nearest(bank, anywhere, 3)
+    assert_nearest(bank, anywhere, 3)
+    assert_nearest(np.repeat(bank, 2, axis=0), bank[:50], 2)  # each twice
+    assert ExactIndex().fit(anywhere.repeat(20, axis=0)).bound  # 60 vectors span 60 dimensions
+    for shape in ((1500, 300), (500, 300), (1500, 40)):
+        random = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        assert ExactIndex().fit(random).bound is None
+
+
+def test_the_bound_is_below_the_distance_and_exact_within_the_subspace():
+    lengths = np.random.default_rng(5).uniform(0, 30, size=(1500, 1))
+    rests = lengths * np.random.default_rng(6).normal(size=(1500, 300)) / 300**0.5
+    vectors = torch.from_numpy(near_a_subspace(1500, noise=0) - 5 + rests.astype(np.float32))
+    subspace = SubspaceBound.of(vectors)
+    short = subspace.shorten(vectors)
+    bounds = torch.cdist(short[:200].double(), short.double())
+    distances = torch.cdist(vectors[:200].double(), vectors.double())
+    assert (bounds <= distances + 1e-3).all()
+    inside = torch.from_numpy(near_a_subspace(200, noise=0) - 5) @ subspace.axes @ subspace.axes.T
+    short = subspace.shorten(inside)
+    expected = torch.cdist(inside, inside)
+    torch.testing.assert_close(torch.cdist(short, short), expected, atol=0.1, rtol=0.01)
+
+
+def test_equal_vectors_can_be_bounded():
+    assert_nearest(np.ones((1100, 300), np.float32), near_a_subspace(5), 2)
 
 
 def test_the_bank_is_kept_as_it_was_given():

@@ -203,9 +203,14 @@ class IVFIndex(FaissIndex):
     def _first_effort(self) -> int:
         return self.nprobe
 
+    @property
+    def _wanted_clusters(self) -> int:
+        """The number of clusters that the settings ask for."""
+        return self.n_clusters or round(math.sqrt(self.size))
+
     def _resolved_clusters(self) -> int:
         """The number of clusters, once the memory bank is known to be large enough."""
-        clusters = self.n_clusters or round(math.sqrt(self.size))
+        clusters = self._wanted_clusters
         if clusters > self.size:
             raise IndexRefused(
                 f"index: n_clusters={clusters} needs {clusters} rows, "
@@ -265,7 +270,7 @@ class IVFPQIndex(IVFIndex):
         return torch.nn.functional.pad(vectors, (0, self._padding())).numpy()
 
     def _resolved_clusters(self) -> int:
-        clusters = self.n_clusters or round(math.sqrt(self.size))
+        clusters = self._wanted_clusters
         rows_needed = max(clusters, 2**self.bits)
         if rows_needed > self.size or self.m > self.width:
             raise IndexRefused(
