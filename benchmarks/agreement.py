@@ -41,13 +41,17 @@ def first_difference(picks, others):
     return int(differs[0]) if len(differs) else None
 
 
-def gap_at(vectors, picks, others, number, seed):
+def gap_at(vectors, coreset, others, number, seed):
     """How much farther torch's pick was than the other one, relative, in torch's features."""
-    projection = GaussianRandomProjection(128, random_state=seed).fit(vectors[:1])
-    centers, ours, other = (
-        projection.transform(vectors[rows].astype(np.float64))
+    picks = coreset.indices
+    vectors_of = [
+        vectors[rows].astype(np.float64)
         for rows in (picks[:number], picks[[number]], others[[number]])
-    )
+    ]
+    if coreset.space == "projected":
+        projection = GaussianRandomProjection(128, random_state=seed).fit(vectors[:1])
+        vectors_of = [projection.transform(rows) for rows in vectors_of]
+    centers, ours, other = vectors_of
     farthest = np.linalg.norm(centers - ours, axis=1).min()
     second = np.linalg.norm(centers - other, axis=1).min()
     return float((farthest - second) / farthest)
@@ -92,7 +96,7 @@ def compare(name, seed):
         "first other pick": number,
         "gap there": None
         if number is None
-        else gap_at(features["torch"], picks, others, number, seed),
+        else gap_at(features["torch"], models["torch"].bank_.coreset_, others, number, seed),
         "AUROC, torch": aurocs["torch"],
         "AUROC, openvino": aurocs["openvino"],
         "twice the same": is_same,

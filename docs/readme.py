@@ -186,7 +186,7 @@ def claims(runs):
 
 def fill(text):
     """README.md with its measured blocks written from the committed runs."""
-    committed, _ = committed_runs(RUNS)
+    committed = committed_runs(RUNS)
     runs = {name: run for name, run in committed.items() if re.match(r"\d\d_", name)}
     for make in (needs, notebooks, results, verdicts, claims):
         block = f"<!--{make.__name__}-->\n{make(runs)}\n<!--/{make.__name__}-->"

@@ -1,4 +1,4 @@
-"""Check that notebooks are as they are committed: no outputs, and no stale numbers.
+"""Check that notebooks are as they are committed: no outputs, and no typed results.
 
     python docs/verify.py                            # all notebooks; or some: path, name, number
     python docs/verify.py --fix                      # correct what needs no author
@@ -6,10 +6,10 @@
 
 `make verify` does the first, `make readme` the last.
 
-A number in prose comes from a committed run. `docs/runs/<notebook>.json` holds what one run
-measured; the line `Time and memory: ...` is made from it, and so is whatever is between
-``<!--=NAME:FORMAT-->`` and ``<!--/-->``, where NAME was recorded by the notebook itself
-(``image_auroc``) or by another one (``01_introduction.image_auroc``).
+A number that was measured is printed by the page's own run: `lesson.say("... {image_auroc:.3f}")`.
+So Markdown cells hold no decimals and no percentages, except the values of parameters, numbers of
+the literature (in cells tagged `cites`) and definitions and toy arithmetic (tagged `defines`). Only
+the line `Time and memory: ...` comes from a committed run, `docs/runs/<notebook>.json`.
 """
 
 import argparse
@@ -35,6 +35,9 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FOLDED = "hide-input"  # the tag of a cell whose code is bookkeeping
+NUMBERS_ALLOWED = {"cites", "defines"}  # tags of cells that hold numbers which nobody measured here
+PREDICTION = "**Predict first.**"
 COMMITTED = ("notebook", "seconds", "peak_rss_mb", "cores", "versions", "code_sha256", "results")
 
 
@@ -51,22 +54,6 @@ def time_line(summary):
     room = f"{math.ceil(memory / 50) * 50} MB" if memory < 950 else f"{memory / 1000:.1f} GB"
     where = "1 core" if cores == 1 else f"{cores} cores"
     return f"Time and memory: about {took} and {room} on {where} (measured)."
-
-
-def render(text, numbers):
-    """Put measured numbers between their marks.
-
-    >>> render("It reaches <!--=auroc:.2f-->?<!--/-->.", {"auroc": 0.9712})
-    'It reaches <!--=auroc:.2f-->0.97<!--/-->.'
-    """
-
-    def fill(match):
-        try:
-            return f"<!--={match[1]}-->{numbers[match[2]]:{match[3]}}<!--/-->"
-        except (KeyError, ValueError, TypeError):  # TypeError: it was recorded as None
-            return f"<!--={match[1]}-->?<!--/-->"
-
-    return re.sub(r"<!--=(([\w.]+):([^>]*?))-->.*?<!--/-->", fill, text, flags=re.DOTALL)
 
 
 def save_summaries(output, runs):
@@ -96,13 +83,8 @@ def save_summaries(output, runs):
 
 
 def committed_runs(runs):
-    """The committed runs by notebook, and all numbers that they recorded, by name."""
-    by_notebook = {path.stem: json.loads(path.read_text()) for path in sorted(runs.glob("*.json"))}
-    numbers = {}
-    for notebook, run in by_notebook.items():
-        for name, value in run["results"].items():
-            numbers[f"{notebook}.{name}"] = value
-    return by_notebook, numbers
+    """The committed runs by notebook."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(runs.glob("*.json"))}
 
 
 # --- what a script can fix: each function changes the notebook and yields what was wrong ---
@@ -142,6 +124,18 @@ def _links(path):
     return " | ".join(links)
 
 
+def cell_metadata(cell):
+    """The metadata that a cell is committed with: its tags, and whether JupyterLab folds it.
+
+    >>> cell_metadata({"metadata": {"tags": ["hide-input"], "scrolled": True}})
+    {'tags': ['hide-input'], 'jupyter': {'source_hidden': True}}
+    """
+    metadata = {key: value for key, value in cell["metadata"].items() if key == "tags"}
+    if FOLDED in tags(cell):
+        metadata["jupyter"] = {"source_hidden": True}
+    return metadata
+
+
 def fix_cells(notebook):
     """Cells hold no outputs and no metadata but tags; each has an id."""
     ids = set()
@@ -150,9 +144,9 @@ def fix_cells(notebook):
         if cell.get("outputs") or cell.get("execution_count") is not None:
             cell |= {"outputs": [], "execution_count": None}
             yield f"{where}: holds outputs or an execution count"
-        if set(cell["metadata"]) - {"tags"}:
-            cell["metadata"] = {key: v for key, v in cell["metadata"].items() if key == "tags"}
-            yield f"{where}: its metadata holds more than tags"
+        if cell["metadata"] != cell_metadata(cell):
+            cell["metadata"] = cell_metadata(cell)
+            yield f"{where}: its metadata is not just its tags, and that it is folded"
         if not re.fullmatch(r"[\w-]{1,64}", cell.get("id", "")) or cell["id"] in ids:
             candidates = (sha256(cell["source"], str(attempt))[:8] for attempt in count())
             cell["id"] = next(candidate for candidate in candidates if candidate not in ids)
@@ -160,41 +154,123 @@ def fix_cells(notebook):
         ids.add(cell["id"])
 
 
-def fix_numbers(notebook, path, runs):
-    """Numbers in prose are those of the committed runs."""
-    by_notebook, numbers = committed_runs(runs)
-    run = by_notebook.get(path.stem)
-    numbers |= run["results"] if run else {}
+def fix_time(notebook, path, runs):
+    """The time and memory that a notebook promises are those of its committed run."""
+    run = committed_runs(runs).get(path.stem)
+    if not run:
+        return
     for number, cell in enumerate(notebook["cells"], 1):
         if cell["cell_type"] != "markdown":
             continue
-        text = render(cell["source"], numbers)
-        if run:
-            text = re.sub(r"^Time and memory: .*$", time_line(run), text, flags=re.MULTILINE)
+        text = re.sub(r"^Time and memory: .*$", time_line(run), cell["source"], flags=re.MULTILINE)
         if text != cell["source"]:
             cell["source"] = text
-            where = label(number, cell)
-            yield f"{where}: its numbers are not those of docs/runs/{path.stem}.json"
+            yield f"{label(number, cell)}: its time is not that of docs/runs/{path.stem}.json"
 
 
 # --- what an author has to fix ---
 
 
-def check_prose(notebook, path):
-    """Marks that no run fits, and links to notebooks that do not exist."""
-    cells = notebook["cells"]
-    text = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
-    for mark in re.findall(r"<!--=([^>]*?)-->\?<!--/-->", text):
-        yield f"no committed run fits the mark `{mark}`; correct the mark, or record the number"
-    for target in re.findall(r"\]\(([^)#:]+\.ipynb)", text):
-        if not (path.parent / target).is_file():
-            yield f"a link leads to {target}, which does not exist; remove it"
+def check_links(notebook, path):
+    """Links to notebooks that do not exist."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "markdown":
+            continue
+        for target in re.findall(r"\]\(([^)#:]+\.ipynb)", cell["source"]):
+            if not (path.parent / target).is_file():
+                yield f"a link leads to {target}, which does not exist; remove it"
+
+
+# What is no number of prose: code, formulas, links, identifiers of papers, sections of papers.
+NOT_PROSE = re.compile(
+    r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)|arXiv[: ]\d{4}\.\d{4,5}(v\d+)?|"
+    r"(and|or|arXiv|,) \d{4}\.\d{5}|[Ss]ections? \d+(\.\d+)*|^Time and memory: .*$",
+    re.DOTALL | re.MULTILINE,
+)
+MEASURED = re.compile(r"(?<![\w.])\d*\.\d+(?!\.?\d)(?: ?%)?|(?<![\w.])\d+ ?%")
+
+
+def typed_numbers(text, parameters=()):
+    """Decimals and percentages in prose that are not the value of a parameter.
+
+    >>> typed_numbers("It reaches .957, that is 8 % more, with `0.5` in arXiv 2106.08265.")
+    ['.957', '8 %']
+    >>> typed_numbers("A bank of 1 %, of 0.01.", [0.01])
+    []
+    """
+    known = {float(value) for value in parameters} | {100 * float(value) for value in parameters}
+    numbers = MEASURED.findall(NOT_PROSE.sub(" ", text))
+    return [
+        number
+        for number in numbers
+        if not any(math.isclose(float(number.rstrip(" %")), value) for value in known)
+    ]
+
+
+def parameter_values(notebook):
+    """The numbers among the default values of the parameters."""
+    values = []
+    for cell in notebook["cells"]:
+        if "parameters" in tags(cell):
+            with suppress(SyntaxError):  # `declared_parameters` reports it
+                tree = ast.parse(cell["source"])
+                constants = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+                values += [value for value in constants if type(value) in (int, float)]
+    return values
+
+
+def check_numbers(notebook):
+    """Measured numbers that somebody typed into a Markdown cell."""
+    parameters = parameter_values(notebook)
+    for number, cell in enumerate(notebook["cells"], 1):
+        if cell["cell_type"] != "markdown" or NUMBERS_ALLOWED.intersection(tags(cell)):
+            continue
+        typed = typed_numbers(cell["source"], parameters)
+        if typed:
+            yield (
+                f"{label(number, cell)}: has typed numbers ({', '.join(typed[:3])}); print what "
+                "was measured with lesson.say, or tag the cell `cites` or `defines`"
+            )
+        if "committed run" in cell["source"] or "<!--=" in cell["source"]:
+            yield f"{label(number, cell)}: speaks of another run; print this run's numbers"
+
+
+def check_predictions(notebook):
+    """A prediction is answered before its section ends."""
+    asked = None
+    for number, cell in enumerate(notebook["cells"], 1):
+        if cell["cell_type"] == "code":
+            asked = None if "lesson.answer(" in cell["source"] else asked
+            continue
+        is_new_section = re.match(r"#+ ", cell["source"])
+        if asked and (is_new_section or PREDICTION in cell["source"]):
+            yield f"{asked}: no lesson.answer follows the prediction"
+            asked = None
+        if PREDICTION in cell["source"]:
+            asked = label(number, cell)
+    if asked:
+        yield f"{asked}: no lesson.answer follows the prediction"
+
+
+BOOKKEEPING = ("lesson.record(", "lesson.say(", "lesson.answer(", "exercises.quiz(")
+
+
+def check_folding(notebook):
+    """Bookkeeping is in cells of its own, which pages fold."""
+    for number, cell in enumerate(notebook["cells"], 1):
+        if cell["cell_type"] == "code" and FOLDED not in tags(cell):
+            for call in BOOKKEEPING:
+                if call in cell["source"]:
+                    yield (
+                        f"{label(number, cell)}: {call}...) is bookkeeping; move it to a cell "
+                        f"tagged `{FOLDED}`"
+                    )
 
 
 def check_run(notebook, path, runs):
     """The committed numbers come from this very code."""
     code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    summary = committed_runs(runs)[0].get(path.stem)
+    summary = committed_runs(runs).get(path.stem)
     if not summary or summary["code_sha256"] != sha256(*code):
         yield (
             f"no run of this code in {runs.name}/{path.stem}.json; `patchcore-course run` it, "
@@ -232,7 +308,7 @@ def verify(path, runs, fix=False):
         *fix_metadata(notebook),
         *fix_links(notebook, path),
         *fix_cells(notebook),
-        *fix_numbers(notebook, path, runs),
+        *fix_time(notebook, path, runs),
     ]
     try:
         nbformat.validate(nbformat.from_dict(notebook))
@@ -241,7 +317,10 @@ def verify(path, runs, fix=False):
     if fix and notebook != before:
         atomic_write(path, nbformat.writes(nbformat.from_dict(notebook)) + "\n")
     problems = [
-        *check_prose(notebook, path),
+        *check_links(notebook, path),
+        *check_numbers(notebook),
+        *check_predictions(notebook),
+        *check_folding(notebook),
         *check_run(notebook, path, runs),
         *check_parameters(notebook),
     ]

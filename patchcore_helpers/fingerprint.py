@@ -23,8 +23,9 @@ def imported_code_hash(source: str) -> str:
     """SHA-256 of the modules of this package that some code imports, directly or through others.
 
     Comments, docstrings and formatting do not count, so that a better explanation leaves results
-    valid. Imports inside functions count. A data file counts with the module of the same name
-    (`exercises.yaml` with `exercises.py`). Imports of names that are computed are not seen.
+    valid. Imports inside functions count. A data file counts with the module of the same name,
+    and the YAML files of a package with its `__init__.py`. Imports of names that are computed are
+    not seen.
 
     Parameters
     ----------
@@ -105,4 +106,6 @@ def _module_path(name: str) -> Path | None:
 
 
 def _data_files(module: Path) -> list[Path]:
+    if module.stem == "__init__":
+        return sorted(module.parent.glob("*.yaml"))
     return sorted(set(module.parent.glob(f"{module.stem}.*")) - {module})

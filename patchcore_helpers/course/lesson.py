@@ -2,6 +2,7 @@
 
 import base64
 import html
+import inspect
 import io
 import json
 import math
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from IPython.display import display
+from IPython.display import Markdown, display
 
 from patchcore_helpers.errors import InputError, translate_os_errors
 from patchcore_helpers.files import atomic_write
@@ -96,6 +97,49 @@ record None where there is no value
         """Show a text and save it as `<name>.txt`."""
         self._write("", name, ".txt", text)
         print(text)
+
+    def say(self, text: str, **values: Any) -> None:
+        """Show prose with numbers of this run.
+
+        Parameters
+        ----------
+        text : str
+            Markdown with fields of `str.format`, such as ``"AUROC {image_auroc:.3f}"``; braces of
+            formulas are doubled. Indentation that all lines share is removed.
+        **values
+            What the fields mean, besides what was recorded.
+
+        Raises
+        ------
+        InputError
+            If a field is neither given nor recorded, or its value does not fit its format.
+
+        Examples
+        --------
+        >>> lesson = Lesson("01_introduction", output_dir="")
+        >>> lesson.record(image_auroc=0.9712)
+        >>> lesson.fill("PatchCore reached {image_auroc:.2f} on {n} images.", n=20)
+        'PatchCore reached 0.97 on 20 images.'
+        """
+        display(Markdown(self.fill(text, **values)))
+
+    def answer(self, text: str, **values: Any) -> None:
+        """Show the answer to a prediction, folded, so that a reader can decide first; see `say`."""
+        body = self.fill(text, **values)
+        summary = "<summary>Compare with what came out</summary>"
+        display(Markdown(f"<details>{summary}\n\n{body}\n\n</details>"))
+
+    def fill(self, text: str, **values: Any) -> str:
+        """The text that `say` shows."""
+        template = inspect.cleandoc(text)
+        try:
+            return template.format_map({**self.results, **values})
+        except KeyError as error:
+            raise InputError(
+                f"lesson.say: {{{error.args[0]}}} was neither recorded nor given; record it first"
+            ) from None
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise InputError(f"lesson.say: {text[:40]!r}...: {error}") from None
 
     def record(self, **results: Any) -> None:
         """Keep numbers, texts, booleans or None under their names, for `results.json`.

@@ -11,6 +11,20 @@ from nbconvert import HTMLExporter
 from patchcore_helpers.files import atomic_write
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+# nbconvert's page, with the code of bookkeeping cells in a fold.
+TEMPLATE = """{% extends 'lab/index.html.j2' %}
+{% block input_group %}
+{% if 'hide-input' in cell.metadata.tags %}
+<details class="bookkeeping"><summary>code</summary>{{ super() }}</details>
+{% else %}{{ super() }}{% endif %}
+{% endblock input_group %}
+{% block html_head %}
+{{ super() }}
+<style>
+details.bookkeeping > summary { font-size: 80%; color: #767676; margin-left: 6em; cursor: pointer; }
+</style>
+{% endblock html_head %}
+"""
 LESSON_LINK = re.compile(r'href="((\d\d_\w+)\.ipynb)"')
 
 
@@ -28,8 +42,8 @@ def relocated(notebook: nbformat.NotebookNode, old: Path, new: Path) -> nbformat
 def write_page(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Write `<name>.html` beside an executed notebook.
 
-    A page has no kernel, so widgets are left out and their pictures take their place. Links to
-    other lessons lead to the pages of their runs.
+    A page has no kernel, so widgets are left out and their pictures take their place. The code of
+    cells tagged ``hide-input`` is folded. Links to other lessons lead to the pages of their runs.
 
     Parameters
     ----------
@@ -43,5 +57,6 @@ def write_page(notebook: nbformat.NotebookNode, path: Path) -> None:
         for output in cell.get("outputs", ()):
             output.get("data", {}).pop(WIDGET_VIEW, None)
     resources = {"metadata": {"name": path.stem}}
-    page, _ = HTMLExporter().from_notebook_node(notebook, resources)
+    exporter = HTMLExporter(raw_template=TEMPLATE)
+    page, _ = exporter.from_notebook_node(notebook, resources)
     atomic_write(path.with_suffix(".html"), LESSON_LINK.sub(r'href="../\2/\2.html"', page))

@@ -3,21 +3,31 @@
 import ast
 import copy
 import math
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 from helpers.notebooks import make_notebook
 from helpers.notebooks import run as run_notebooks
 
 from patchcore_helpers.course import exercises
-from patchcore_helpers.course.exercises import EXERCISES
+from patchcore_helpers.course.exercise_cases import MODULES
+from patchcore_helpers.course.exercise_cases.kinds import Judgement
+from patchcore_helpers.course.exercises import EXERCISES, KINDS
 from patchcore_helpers.course.parameters import profile_file
+from patchcore_helpers.course.quizzes import Option, Question, _question_html, read_quiz
 from patchcore_helpers.errors import InputError
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 WRONG = [(name, body) for name, record in EXERCISES.items() for body in record.wrong]
+
+
+# Exercises that need no objects of their page.
+PURE = [name for name, record in EXERCISES.items() if record.kind == "check"]
 
 
 def answer(name, body="return ..."):
@@ -27,21 +37,29 @@ def answer(name, body="return ..."):
     return namespace[name.replace("-", "_")]
 
 
+@cache
+def page(name):
+    """Small objects in place of those of the notebook, for exercises that need some."""
+    context = getattr(MODULES[EXERCISES[name].notebook], f"{name.replace('-', '_')}_context", dict)
+    return context()
+
+
 def exercises_of(notebook):
     return [name for name, record in EXERCISES.items() if record.notebook == notebook]
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_solution_is_right_and_the_stub_is_blank(name):
-    assert exercises.judge(name, answer(name, EXERCISES[name].solution)) == ("right", "well done")
-    assert exercises.judge(name, answer(name))[0] == "blank"
+    status, message = exercises.judge(name, answer(name, EXERCISES[name].solution), **page(name))
+    assert (status, bool(message)) == ("right", True), message
+    assert exercises.judge(name, answer(name), **page(name))[0] == "blank"
 
 
 @pytest.mark.parametrize("name, body", WRONG)
-def test_a_wrong_answer_is_wrong_and_gets_the_hint(name, body):
-    status, message = exercises.judge(name, answer(name, body))
+def test_a_wrong_answer_is_wrong_and_the_learner_hears_why(name, body):
+    status, message = exercises.judge(name, answer(name, body), **page(name))
     assert status == "wrong"
-    assert EXERCISES[name].hint in message
+    assert message
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -50,7 +68,7 @@ def test_a_wrong_answer_is_wrong_and_gets_the_hint(name, body):
     [None, 3, "text", lambda *_: None, lambda *_: "text", lambda: 1, lambda *_: [], lambda *a: a],
 )
 def test_any_answer_gets_a_verdict(name, silly):
-    status, message = exercises.judge(name, silly)
+    status, message = exercises.judge(name, silly, **page(name))
     assert status == "wrong"
     assert message
 
@@ -107,6 +125,57 @@ def test_conformal_threshold_keeps_its_promise():
     assert function(scores[0, :4], alpha) == scores[0, :4].max()
 
 
+def test_a_judge_decides_where_there_is_no_single_right_result(monkeypatch):
+    def judge(answer, *, limit):
+        value = answer()
+        return Judgement(value > limit, f"it is {value}, against {limit}")
+
+    monkeypatch.setitem(EXERCISES, "above", replace(EXERCISES["next-pick"], checker=judge))
+    assert exercises.judge("above", lambda: 3, limit=2) == ("right", "it is 3, against 2")
+    assert exercises.judge("above", lambda: 1, limit=2) == ("wrong", "it is 1, against 2")
+    assert exercises.judge("above", lambda: ..., limit=2)[0] == "blank"
+
+
+@pytest.mark.parametrize(
+    ("body", "color"), [("return ...", "#767676"), ("return 0", "#c00"), (None, "#009e73")]
+)
+def test_blank_is_grey_wrong_is_red_and_right_is_green(body, color, monkeypatch):
+    shown = []
+    monkeypatch.setattr(exercises, "strict", False)
+    monkeypatch.setattr(exercises, "display", lambda bundle, **_: shown.append(bundle["text/html"]))
+    name = "nearest-distance"
+    exercises.check(name, answer(name, body or EXERCISES[name].solution))
+    box = BeautifulSoup(shown[0], "html.parser")
+    assert color in box.div["style"]
+    hint, solution = box.find_all("details")
+    assert hint.get_text() == "Hint" + EXERCISES[name].hint
+    assert EXERCISES[name].solution in solution.get_text()
+
+
+@pytest.mark.parametrize("notebook", MODULES)
+def test_every_notebook_has_exercises_of_every_kind_and_a_quiz(notebook):
+    kinds = [EXERCISES[name].kind for name in exercises_of(notebook)]
+    assert set(kinds) == set(KINDS) and len(kinds) >= 5
+    questions = read_quiz(notebook)
+    assert len(questions) == 5
+    for question in questions:
+        assert sum(option.right for option in question.options) >= 1
+        assert sum(not option.right for option in question.options) >= 1
+        assert all(option.why for option in question.options)
+
+
+def test_a_quiz_is_a_list_of_folds_that_say_why():
+    question = Question("Is 1 < 2?", [Option("yes", True, "it is"), Option("no", False, "so?")])
+    html = BeautifulSoup(_question_html(question), "html.parser")
+    assert [fold.get_text() for fold in html.find_all("details")] == ["yesYes. it is", "noNo. so?"]
+    assert html.p.get_text() == "Is 1 < 2?"
+
+
+def test_a_notebook_without_a_quiz():
+    with pytest.raises(InputError, match=r"no quiz for '99_none'; write 99_none\.yaml"):
+        read_quiz("99_none")
+
+
 # In notebooks
 
 
@@ -121,7 +190,7 @@ def cell(name, body="return ..."):
 def notebook():
     setup = "import numpy as np\nfrom patchcore_helpers.course import exercises"
     notebook = make_notebook([("parameters", "seed: int = 0  # nothing depends on it"), setup])
-    notebook.cells += [cell(name) for name in EXERCISES]
+    notebook.cells += [cell(name) for name in PURE]
     return notebook
 
 
@@ -179,7 +248,7 @@ def test_inject_replaces_the_answer_and_nothing_else(notebook):
 
 
 def test_inject_refuses_a_notebook_without_the_cell(notebook):
-    name = list(EXERCISES)[-1]
+    name = PURE[-1]
     no_check = inject(notebook, {})
     no_check.cells[-1].source = EXERCISES[name].source()
     no_cell = inject(notebook, {})
@@ -190,21 +259,21 @@ def test_inject_refuses_a_notebook_without_the_cell(notebook):
 
 
 @pytest.mark.notebooks
-def test_blank_notebook_is_green_and_fails_strict(notebook, tmp_path, monkeypatch):
+def test_blank_notebook_passes_and_fails_strict(notebook, tmp_path, monkeypatch):
     path = tmp_path / "lesson.ipynb"
     nbformat.write(notebook, path)
     status, shown = run(path, tmp_path / "lenient", monkeypatch, False)
-    assert (status, shown) == (0, [(name, "blank") for name in EXERCISES])
+    assert (status, shown) == (0, [(name, "blank") for name in PURE])
     status, shown = run(path, tmp_path / "strict", monkeypatch, True)
-    assert (status, shown) == (1, [(next(iter(EXERCISES)), "blank")])
+    assert (status, shown) == (1, [(PURE[0], "blank")])
 
 
 @pytest.mark.notebooks
 def test_wrong_solution_is_red_and_fails_strict(notebook, tmp_path, monkeypatch, capsys):
     path, name = tmp_path / "lesson.ipynb", "nearest-distance"
-    answers = solutions(EXERCISES) | {name: EXERCISES[name].source(EXERCISES[name].wrong[0])}
+    answers = solutions(PURE) | {name: EXERCISES[name].source(EXERCISES[name].wrong[0])}
     nbformat.write(inject(notebook, answers), path)
-    expected = [(other, "wrong" if other == name else "right") for other in EXERCISES]
+    expected = [(other, "wrong" if other == name else "right") for other in PURE]
     assert run(path, tmp_path / "lenient", monkeypatch, False) == (0, expected)
     assert run(path, tmp_path / "strict", monkeypatch, True)[0] == 1
     assert "nearest-distance, wrong" in capsys.readouterr().err
@@ -219,7 +288,8 @@ def test_notebook_holds_its_exercises(path):
     for node in notebook.cells:
         for name in found:
             if f"exercise-{name}" in node.metadata.get("tags", ()):
-                assert node.source == cell(name).source, "the stub is not the record's"
+                stub = cell(name).source.removesuffix(")")  # objects of the page may follow
+                assert node.source.startswith(stub), "the stub is not the record's"
 
 
 @pytest.mark.notebooks

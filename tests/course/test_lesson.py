@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 
@@ -134,3 +135,42 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         atomic_write(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_prose_is_filled_with_the_numbers_of_this_run(shown):
+    lesson = Lesson("01_it")
+    lesson.record(image_auroc=0.95678, verdict="better")
+    lesson.say(
+        """
+        - AUROC {image_auroc:.2f}, {n:,} images:
+          {verdict}.
+        """,
+        n=1200,
+    )
+    assert shown[0][0].data == "- AUROC 0.96, 1,200 images:\n  better."
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "message"),
+    [
+        ("{auroc:.2f}", {}, "{auroc} was neither recorded nor given"),
+        ("{auroc:.2f}", {"auroc": None}, "unsupported format"),
+        ("{auroc:q}", {"auroc": 1.0}, "Unknown format code"),
+        ("{auroc", {"auroc": 1.0}, "expected '}'"),
+    ],
+)
+def test_prose_that_cannot_be_filled(text, values, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        Lesson("01_it").say(text, **values)
+
+
+def test_an_answer_is_folded(shown):
+    lesson = Lesson("01_it")
+    lesson.answer("It is **{number}**.", number=3)
+    cell = nbformat.v4.new_code_cell(
+        "1", outputs=[nbformat.v4.new_output("display_data", {"text/markdown": shown[0][0].data})]
+    )
+    page, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    fold = BeautifulSoup(page, "html.parser").find("details")
+    assert fold.summary.get_text() == "Compare with what came out"
+    assert fold.find("strong").get_text() == "3"

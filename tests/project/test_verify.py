@@ -76,6 +76,12 @@ def edit(name, old, new):
     return change
 
 
+def move(notebook, name, before):
+    moved = cell(notebook, name)
+    notebook["cells"].remove(moved)
+    notebook["cells"].insert(notebook["cells"].index(cell(notebook, before)), moved)
+
+
 def setting(name, **values):
     return lambda notebook: cell(notebook, name).update(values)
 
@@ -89,11 +95,22 @@ FOR_AN_AUTHOR = {  # a change, and what the author is told
     ),
     "mistyped": (edit("parameters", "int = 0", "int = 0.5"), "value is not of its declared type"),
     "computed": (edit("parameters", "= 0 ", "= 2 * n_patches "), "would go stale; move it to the"),
-    "dead link": (edit("recap", "- One", "- [x](07_none.ipynb)"), "leads to 07_none.ipynb, which"),
-    "unknown number": (
-        edit("reading", "mean_patch_score:", "auroc:"),
-        "no committed run fits the mark `auroc:",
+    "dead link": (
+        edit("recap", "Recap", "Recap [x](07_none.ipynb)"),
+        "leads to 07_none.ipynb, which",
     ),
+    "typed decimal": (edit("reading", "its own", "its own, .957"), r"has typed numbers \(\.957\)"),
+    "typed share": (edit("toy", "Start", "In 12 % of cases, start"), r"has typed numbers \(12 %\)"),
+    "other run": (edit("reading", "So the", "In the committed run the"), "speaks of another run"),
+    "no answer": (
+        edit("try-answer", "lesson.answer(", "lesson.print("),
+        "no lesson.answer follows the prediction",
+    ),
+    "answer too late": (
+        lambda notebook: move(notebook, "try-answer", before="finish"),
+        "no lesson.answer follows the prediction",
+    ),
+    "unfolded": (setting("recap-numbers", metadata={}), r"lesson.say\(...\) is bookkeeping; move"),
     "other code": (edit("real-numbers", "100", "101"), "no run of this code in runs/02_second"),
 }
 
@@ -125,9 +142,12 @@ FOR_THE_SCRIPT = {  # a change, and what is said about it
     ),
     "widgets": (lambda n: n["metadata"].update(widgets={}), "its metadata is not just"),
     "no id": (lambda notebook: cell(notebook, "recap").pop("id"), "has no id, or that of another"),
-    "cell metadata": (setting("recap", metadata={"scrolled": True}), "holds more than tags"),
-    "time": (edit("before", "50 seconds", "5 seconds"), "its numbers are not those of docs/runs/"),
-    "number": (edit("reading", "0.037", "0.370"), "its numbers are not those of docs/runs/02_"),
+    "cell metadata": (setting("recap", metadata={"scrolled": True}), "is not just its tags"),
+    "not folded": (
+        setting("recap-numbers", metadata={"tags": ["hide-input"]}),
+        "is not just its tags, and that it is folded",
+    ),
+    "time": (edit("before", "50 seconds", "5 seconds"), "its time is not that of docs/runs/02_"),
     "no links": (lambda notebook: notebook["cells"].pop(), "does not link as `Previous"),
 }
 
@@ -182,13 +202,27 @@ def test_links_follow_the_files(course):
     assert links() == ["lesson.finish()"]
 
 
-def test_a_number_may_come_from_another_notebook(course):
+@pytest.mark.parametrize("tag", ["cites", "defines"])
+def test_numbers_that_nobody_measured_here_are_tagged(course, tag):
     notebook = read_notebook(course[1])
-    edit("recap", "- One", "- <!--=01_first.mean_patch_score:.1%-->?<!--/-->")(notebook)
+    edit("reading", "its own", "its own, .957")(notebook)
+    cell(notebook, "reading")["metadata"] = {"tags": [tag]}
     save(course[1], notebook)
-    assert command(*course) == 1 and command(*course, "--fix") == 0
-    fixed = cell(read_notebook(course[1]), "recap")["source"]
-    assert "- <!--=01_first.mean_patch_score:.1%-->3.7%<!--/-->" in fixed
+    assert command(course[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("0.95 and .9, 12.5 % and 5%", ["0.95", ".9", "12.5 %", "5%"]),
+        ("`0.95`, $p = 0.5$, $$x = .5$$, [x](a_0.5.png), arXiv 2106.08265, version 1.2.3", []),
+        ("256 pixels, CVPR 2022, section 3.2, Eq. 7, 1,000 parts", []),
+        ("a bank of 1 %, or 0.01, and half of it", []),
+        ("```\n0.5\n```", []),
+    ],
+)
+def test_what_counts_as_a_typed_number(text, typed):
+    assert verify.typed_numbers(text, [0.01]) == typed
 
 
 def test_only_a_run_at_the_default_profile_is_committed(tmp_path):
@@ -223,7 +257,8 @@ def test_from_the_template_to_a_committed_lesson(tmp_path, capsys):
     assert cli.main(["run", str(path), "--output", out]) == 0
     assert command(path, "--summaries", out, "--fix") == 0
     assert command(path) == 0, capsys.readouterr().out
-    text = path.read_text()
-    assert "(measured)." in text and "-->?<!--/-->" not in text
+    assert "(measured)." in path.read_text()
     summary = json.loads((tmp_path / "docs" / "runs" / "01_lesson.json").read_text())
-    assert f"{summary['results']['mean_patch_score']:.3f}<!--/-->" in text
+    assert 0 < summary["results"]["mean_patch_score"] < 1
+    page = (tmp_path / "out" / "01_lesson" / "01_lesson.html").read_text()
+    assert f"{summary['results']['mean_patch_score']:.3f}</strong>" in page

@@ -1,13 +1,19 @@
-"""Show and check the exercises that `exercises.yaml` holds.
+"""Show and check the exercises of the course.
 
-In a notebook, an exercise is one cell tagged ``exercise-<name>``: the stub, two empty lines and
+`<notebook>.yaml` beside this file holds the exercises of a notebook, in its order. In a notebook,
+an exercise is one cell tagged ``exercise-<name>``: the stub, two empty lines and
 ``exercises.check("<name>", <name>)``, with ``_`` for ``-`` in the variable. A stub returns ``...``
 and counts as blank.
+
+There are three kinds. *check*: write a function that computes what is asked. *explore*: change
+something, predict, look; whatever works is right. *build*: write a piece of PatchCore. The last two
+may need objects of the page: ``exercises.check("<name>", <name>, model=model)``.
 """
 
 import copy
+import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,13 +24,17 @@ import numpy as np
 import yaml
 from IPython.display import Markdown, display
 
-from patchcore_helpers.course import exercise_cases
+from patchcore_helpers.course.exercise_cases import MODULES
+from patchcore_helpers.course.exercise_cases.kinds import Judgement
+from patchcore_helpers.course.quizzes import quiz
 from patchcore_helpers.errors import InputError
 
-strict = os.environ.get("PATCHCORE_STRICT_EXERCISES") == "1"  # blank and wrong answers raise
-_LOOK = {"right": ("#009e73", "✔"), "blank": ("#009e73", "○"), "wrong": ("#c00", "✘")}
+__all__ = ["EXERCISES", "Exercise", "ExerciseError", "check", "hint", "judge", "question", "quiz"]
+__all__ += ["solution", "strict"]
 
-Case = tuple[str, tuple, Any]  # what the case is, the arguments, the right answer
+strict = os.environ.get("PATCHCORE_STRICT_EXERCISES") == "1"  # blank and wrong answers raise
+KINDS = ("check", "explore", "build")
+_LOOK = {"right": ("#009e73", "✔"), "blank": ("#767676", "○"), "wrong": ("#c00", "✘")}
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Exercise:
         Such as ``"nearest-distance"``.
     notebook : str
         The name of the notebook that asks it.
+    kind : "check", "explore" or "build"
     signature : str
         Of the function, such as ``"nearest_distance(patch, bank)"``.
     question, hint : str
@@ -44,32 +55,34 @@ class Exercise:
         A body that is right.
     wrong : list of str
         Bodies that a learner might well write.
-    cases : callable
-        Yields what an answer is checked with: a description of the case, the arguments, and the
-        right result.
+    checker : callable
+        Yields cases, or judges; see `patchcore_helpers.course.exercise_cases`.
     """
 
     name: str
     notebook: str
+    kind: str
     signature: str
     question: str
     hint: str
     solution: str
     wrong: list[str]
-    cases: Callable[[], Iterator[Case]]
+    checker: Callable[..., Any]
 
     def source(self, body: str = "return ...") -> str:
         """The source of the function with this body; by default, the stub."""
         return f"def {self.signature}:\n{indent(dedent(body).strip(), '    ')}"
 
-    def mistake(self, answer: Callable[..., Any]) -> str:
-        """A sentence on what is wrong with an answer, a function; empty if it is right."""
-        for case, arguments, expected in self.cases():
+    def judge(self, answer: Callable[..., Any], page: Mapping[str, Any]) -> Judgement:
+        """Judge an answer, a function, with the objects of the page that its check asks for."""
+        if not inspect.isgeneratorfunction(self.checker):
+            return self.checker(answer, **page)
+        for case, arguments, expected in self.checker(**page):
             result = answer(*copy.deepcopy(arguments))  # it may change its arguments
             difference = _difference(result, expected)
             if difference:
-                return f"for {case} it gave {difference}"
-        return ""
+                return Judgement(False, f"for {case} it gave {difference}")
+        return Judgement(True, "well done")
 
 
 def _difference(result: Any, expected: Any) -> str:
@@ -91,12 +104,13 @@ def _difference(result: Any, expected: Any) -> str:
 
 
 def _read_exercises() -> dict[str, Exercise]:
-    """The exercises by name, in the order of the file."""
-    text = Path(__file__).with_name("exercises.yaml").read_text("utf-8")
+    """The exercises by name, in the order of the course."""
     exercises = {}
-    for name, record in yaml.safe_load(text).items():
-        cases = getattr(exercise_cases, name.replace("-", "_"))
-        exercises[name] = Exercise(name, cases=cases, **record)
+    for notebook, checks in MODULES.items():
+        text = Path(__file__).with_name(f"{notebook}.yaml").read_text("utf-8")
+        for name, record in yaml.safe_load(text).items():
+            checker = getattr(checks, name.replace("-", "_"))
+            exercises[name] = Exercise(name, notebook, checker=checker, **record)
     return exercises
 
 
@@ -111,7 +125,7 @@ class _Blank(Exception):
     """The answer is still the stub."""
 
 
-def judge(name: str, answer: Any) -> tuple[str, str]:
+def judge(name: str, answer: Any, **page: Any) -> tuple[str, str]:
     """Judge an answer without showing anything.
 
     Parameters
@@ -120,6 +134,8 @@ def judge(name: str, answer: Any) -> tuple[str, str]:
         Of the exercise.
     answer : callable
         The function that the learner has written. Anything else is wrong, too.
+    **page
+        Objects of the page that the exercise needs.
 
     Returns
     -------
@@ -147,18 +163,16 @@ def judge(name: str, answer: Any) -> tuple[str, str]:
         return result
 
     try:
-        mistake = exercise.mistake(raise_if_blank)
+        judgement = exercise.judge(raise_if_blank, page)
     except _Blank:
         return "blank", "write the answer and run the cell again"
     except Exception as error:  # whatever an answer does, the lesson goes on
-        mistake = f"it stopped with {type(error).__name__}: {error}"
-    if mistake:
-        return "wrong", f"{mistake}. Hint: {exercise.hint}"
-    return "right", "well done"
+        judgement = Judgement(False, f"it stopped with {type(error).__name__}: {error}")
+    return "right" if judgement.is_right else "wrong", judgement.remark
 
 
-def check(name: str, answer: Any) -> None:
-    """Show whether an answer is right, see `judge`.
+def check(name: str, answer: Any, **page: Any) -> None:
+    """Show whether an answer is right, see `judge`, and below it, folded, a hint and a solution.
 
     Raises
     ------
@@ -167,10 +181,17 @@ def check(name: str, answer: Any) -> None:
     ExerciseError
         If the answer is not right and `strict` is set, as in tests.
     """
-    status, message = judge(name, answer)
+    exercise = _find(name)
+    status, message = judge(name, answer, **page)
     color, sign = _LOOK[status]
     text = f"{sign} {name}, {status}: {message}"
-    box = f'<p style="border-left: 6px solid {color}; padding: 6px">{escape(text)}</p>'
+    hint_text = escape(exercise.hint)
+    solution_text = escape(exercise.source(exercise.solution))
+    box = (
+        f'<div style="border-left: 6px solid {color}; padding: 6px">{escape(text)}'
+        f"<details><summary>Hint</summary>{hint_text}</details>"
+        f"<details><summary>Solution</summary><pre>{solution_text}</pre></details></div>"
+    )
     metadata = {"exercise": {"name": name, "status": status}}
     display({"text/html": box, "text/plain": text}, metadata=metadata, raw=True)
     if strict and status != "right":
@@ -179,7 +200,8 @@ def check(name: str, answer: Any) -> None:
 
 def question(name: str) -> Markdown:
     """Show the question of an exercise."""
-    return Markdown(f"**Exercise: {name}.** {_find(name).question}")
+    exercise = _find(name)
+    return Markdown(f"**Exercise: {name}** ({exercise.kind}). {exercise.question}")
 
 
 def hint(name: str) -> Markdown:
