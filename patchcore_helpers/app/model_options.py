@@ -39,7 +39,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metric", metavar="l2|cosine")
     add("--precision", metavar="float32|bfloat16")
     add("--engine", metavar="auto|openvino|torch", help="what runs the network")
-    add("--device", metavar="auto|cpu|cuda|mps", help="where torch runs it")
+    add("--device", metavar="auto|cpu|cuda|mps", help="where torch computes")
 
 
 def model_parameters(args: argparse.Namespace) -> dict[str, Any]:

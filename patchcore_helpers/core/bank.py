@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,10 +19,12 @@ from patchcore_helpers.core.bank_file import (
     write_bank_file,
 )
 from patchcore_helpers.core.coreset import SAMPLERS, Coreset
+from patchcore_helpers.core.device import resolve_device
 from patchcore_helpers.core.distances import nested_min_distances
 from patchcore_helpers.core.index import Index, make_index
 from patchcore_helpers.core.validation import (
     as_patch_matrix,
+    as_patch_tensor,
     check_choice,
     check_integer,
     check_real,
@@ -31,6 +34,7 @@ from patchcore_helpers.errors import InputError
 
 METRICS = ("l2", "cosine")
 REWEIGHTING_NEIGHBORS = 9  # b in Eq. 7
+NOT_SAVED = ("progress", "device")  # they belong to a machine
 
 
 class MemoryBank(BaseEstimator):
@@ -56,6 +60,9 @@ class MemoryBank(BaseEstimator):
         Seed of the coreset and of an approximate index, from 0 to 2**32 - 1.
     progress : bool
         Draw a progress bar on standard error while the coreset is chosen.
+    device : "auto", "cpu", "cuda" or "mps"
+        Where the coreset is chosen and the index "exact" searches; all other indexes, and scikit-
+        learn and FAISS, work on the processor. Not saved: it belongs to a machine.
 
     Attributes
     ----------
@@ -82,7 +89,7 @@ class MemoryBank(BaseEstimator):
     (2, array([1.1], dtype=float32))
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the settings of a bank)
         self,
         *,
         coreset_ratio: float = 0.01,
@@ -93,6 +100,7 @@ class MemoryBank(BaseEstimator):
         n_neighbors: int = 1,
         random_state: int = 0,
         progress: bool = False,
+        device: str = "cpu",
     ):
         self.coreset_ratio = coreset_ratio
         self.sampler = sampler
@@ -102,6 +110,7 @@ class MemoryBank(BaseEstimator):
         self.n_neighbors = n_neighbors
         self.random_state = random_state
         self.progress = progress
+        self.device = device
 
     def check_settings(self) -> None:
         """Refuse a setting that is out of range.
@@ -117,12 +126,12 @@ class MemoryBank(BaseEstimator):
         check_choice(self.metric, "metric", METRICS)
         make_index(self.index, self.random_state)
 
-    def fit(self, vectors: np.ndarray, y: Any = None) -> Self:
+    def fit(self, vectors: np.ndarray | torch.Tensor, y: Any = None) -> Self:
         """Choose the coreset and build the index.
 
         Parameters
         ----------
-        vectors : float array of shape (n, channels)
+        vectors : float array, or tensor on any device, of shape (n, channels)
         y : ignored
 
         Raises
@@ -133,7 +142,8 @@ class MemoryBank(BaseEstimator):
             If the coreset is too small for the index.
         """
         self.check_settings()
-        vectors = self._comparable(as_patch_matrix(vectors, "vectors"))
+        checked = as_patch_tensor(vectors, "vectors").to(resolve_device(self.device))
+        vectors = as_patch_tensor(self._comparable(checked))
         n_kept = max(1, round(self.coreset_ratio * len(vectors)))
         choose = SAMPLERS[self.sampler]
         coreset = choose(
@@ -143,9 +153,9 @@ class MemoryBank(BaseEstimator):
             random_state=self.random_state,
             progress=self.progress,
         )
-        kept = vectors[coreset.indices]
+        kept = vectors[torch.from_numpy(coreset.indices).to(vectors.device)]
         index = make_index(self.index, self.random_state).fit(kept)
-        return self._remember(index, kept, coreset, n_vectors=len(vectors))
+        return self._remember(index, kept.cpu().numpy(), coreset, n_vectors=len(vectors))
 
     def _remember(
         self, index: Index, kept: np.ndarray | None, coreset: Coreset | None, n_vectors: int
@@ -164,12 +174,14 @@ class MemoryBank(BaseEstimator):
         check_is_fitted(self, "index_")
         return self.index_.size
 
-    def nearest(self, vectors: np.ndarray, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, vectors: np.ndarray | torch.Tensor, k: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest kept vectors of every vector.
 
         Parameters
         ----------
-        vectors : array of shape (n, channels)
+        vectors : array, or tensor on any device, of shape (n, channels)
         k : int, optional
             `n_neighbors` by default; cut to the size of the bank.
 
@@ -185,18 +197,18 @@ class MemoryBank(BaseEstimator):
         l2, rows = self.index_.query(self._comparable(vectors), k)
         return self._in_metric(l2), rows
 
-    def distances(self, vectors: np.ndarray, k: int | None = None) -> np.ndarray:
+    def distances(self, vectors: np.ndarray | torch.Tensor, k: int | None = None) -> np.ndarray:
         """Mean distance to the k nearest kept vectors, float32 array of shape (n,)."""
         return self.nearest(vectors, k)[0].mean(1)
 
-    def nested_distances(self, vectors: np.ndarray, sizes: list[int]) -> np.ndarray:
+    def nested_distances(self, vectors: np.ndarray | torch.Tensor, sizes: list[int]) -> np.ndarray:
         """Distances that the first rows of the bank alone would give, at several sizes at once.
 
         A greedy coreset is nested: its first s picks are the coreset of size s.
 
         Parameters
         ----------
-        vectors : array of shape (n, channels)
+        vectors : array, or tensor on any device, of shape (n, channels)
         sizes : increasing list of int, at most the size of the bank
 
         Returns
@@ -205,10 +217,11 @@ class MemoryBank(BaseEstimator):
             Distance to the nearest of the first s rows, for each s.
         """
         self._need_vectors("nested_distances")
-        l2 = nested_min_distances(self._comparable(vectors), self.vectors_, sizes)
+        queries = as_patch_tensor(self._comparable(vectors)).to(self.index_.mean.device)
+        l2 = nested_min_distances(queries, self.vectors_, sizes)
         return self._in_metric(l2)
 
-    def reweighting(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def reweighting(self, vectors: np.ndarray | torch.Tensor, rows: np.ndarray) -> np.ndarray:
         """The factor of Eq. 7: close to 1 where the nearest kept vector is itself isolated.
 
         One minus the softmax share of the distance to the nearest kept vector m*, among the
@@ -227,7 +240,7 @@ class MemoryBank(BaseEstimator):
             1 in a bank of one row, which has no neighbors to ask.
         """
         self._need_vectors("image_score='reweighted'")
-        vectors = self._comparable(vectors)
+        vectors = as_patch_matrix(self._comparable(vectors))
         nearest = self.vectors_[rows]
         _, around = self.index_.query(nearest, REWEIGHTING_NEIGHBORS)
         if around.shape[1] < 2:
@@ -244,12 +257,13 @@ class MemoryBank(BaseEstimator):
         share = np.exp(to_nearest - largest) / np.exp(to_around - largest[:, None]).sum(1)
         return 1 - share
 
-    def _comparable(self, vectors: np.ndarray) -> np.ndarray:
+    def _comparable(self, vectors: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         """The vectors as the bank compares them: of unit length for the cosine metric."""
         if self.metric == "l2":
             return vectors
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.maximum(lengths, 1e-12)
+        given = as_patch_tensor(vectors)
+        lengths = torch.linalg.vector_norm(given, dim=1, keepdim=True)
+        return given / lengths.clamp(min=1e-12)
 
     def _in_metric(self, l2: np.ndarray) -> np.ndarray:
         """The metric's distance from the L2 one: half its square is the cosine distance of unit
@@ -267,7 +281,8 @@ class MemoryBank(BaseEstimator):
     def settings(self) -> BankSettings:
         """The parameters as they are written to a file."""
         parameters = self.get_params()
-        del parameters["progress"]
+        for name in NOT_SAVED:
+            del parameters[name]
         return BankSettings.of(parameters)
 
     def tensors(self, with_vectors: bool = False) -> dict[str, np.ndarray]:
@@ -295,8 +310,10 @@ class MemoryBank(BaseEstimator):
         write_bank_file(path, self.tensors(), self.settings(), self.n_vectors_)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, device: str = "cpu") -> Self:
         """Read a bank written by `save`, or the bank in a file written by `PatchCore.save`.
+
+        `device` is the parameter of that name.
 
         Raises
         ------
@@ -305,16 +322,21 @@ class MemoryBank(BaseEstimator):
         """
         file = read_bank_file(path)
         with refusing_damaged(path):
-            return cls.restore(file.settings, file.tensors, file.n_vectors)
+            return cls.restore(file.settings, file.tensors, file.n_vectors, device)
 
     @classmethod
     def restore(
-        cls, settings: BankSettings, tensors: dict[str, np.ndarray], n_vectors: int
+        cls,
+        settings: BankSettings,
+        tensors: dict[str, np.ndarray],
+        n_vectors: int,
+        device: str = "cpu",
     ) -> Self:
         """A bank from what `read_bank_file` has checked."""
-        bank = cls(**settings.parameters())
+        bank = cls(**settings.parameters(), device=device)
         bank.check_settings()
         arrays = dict(tensors)
         kept = arrays.pop("vectors", None)
-        index = make_index(bank.index, bank.random_state).restore(kept, arrays)
+        on_device = None if kept is None else as_patch_tensor(kept).to(resolve_device(device))
+        index = make_index(bank.index, bank.random_state).restore(on_device, arrays)
         return bank._remember(index, kept, None, n_vectors)

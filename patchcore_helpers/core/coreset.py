@@ -27,6 +27,7 @@ import torch
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
+from patchcore_helpers.core.device import widest_float
 from patchcore_helpers.core.distances import (
     BLOCK_CENTERS,
     BLOCK_ROWS,
@@ -37,7 +38,7 @@ from patchcore_helpers.core.distances import (
     single_threaded_workers,
     squared_differences,
 )
-from patchcore_helpers.core.validation import as_float_matrix, check_integer, check_seed
+from patchcore_helpers.core.validation import as_float_rows, check_integer, check_seed
 from patchcore_helpers.core.variance_weights import VARIANCES, variance_weights
 from patchcore_helpers.core.vector_space import VectorSpace, open_space
 from patchcore_helpers.errors import InputError
@@ -152,6 +153,7 @@ def k_center_greedy(
     ----------
     patches : array-like of float16, float32 or float64, shape (n, c)
         NumPy array, torch tensor or `numpy.memmap` (read in blocks, never loaded as a whole).
+        With a tensor on a GPU, the search runs there.
     n_centers : int
         How many rows to choose, from 1 to n.
     projection : int or None
@@ -263,7 +265,10 @@ class GreedySearch:
         n = len(space)
         self.space = space
         self.for_each = for_each
-        self.squared_weights = squared_weights
+        self.squared_weights = None
+        if squared_weights is not None:
+            wide = widest_float(space.device)
+            self.squared_weights = squared_weights.to(wide).to(space.device)
         self.largest_pool = largest_pool
         self.pool_size = min(128, largest_pool)  # a first pool yields few picks
 
@@ -272,12 +277,13 @@ class GreedySearch:
         self.new_centers = [first]  # those that `nearest` does not take into account yet
 
         # Squared distance of each row to its nearest center; it never rises. TAKEN for a center.
-        self.nearest = torch.full((n,), torch.inf)
-        self.squared_norms = torch.empty(n)
-        for_each(self._measure_norms, row_blocks(n))
+        device = space.device
+        self.nearest = torch.full((n,), torch.inf, device=device)
+        self.squared_norms = torch.empty(n, device=device)
+        for_each(self._measure_norms, row_blocks(n, space.width))
 
         # Rows whose distances are computed by differences. Centers need no distances at all.
-        self.by_difference = torch.zeros(n, dtype=torch.bool)
+        self.by_difference = torch.zeros(n, dtype=torch.bool, device=device)
 
         # The priority above which a row's product is right to within `tolerance`: 0 for rows that
         # need no trust, since they are compared by differences or are centers.
@@ -314,7 +320,7 @@ class GreedySearch:
 
     def pass_over_data(self) -> None:
         """Apply the new centers to all rows; then every priority is right, and so is the radius."""
-        new_centers = torch.tensor(self.new_centers)
+        new_centers = torch.tensor(self.new_centers, device=self.space.device)
         self._lower_by_products(new_centers)
         self._lower_by_differences(self.by_difference.nonzero()[:, 0], new_centers)
         self.nearest[new_centers] = TAKEN
@@ -334,7 +340,7 @@ class GreedySearch:
         self.by_difference[rows] = True
         self.trust_limit[rows] = 0
         self.nearest[rows] = torch.inf  # forget what the products said
-        self._lower_by_differences(rows, torch.tensor(self.centers))
+        self._lower_by_differences(rows, torch.tensor(self.centers, device=self.space.device))
         self._update_priority()
 
     def _update_priority(self) -> None:
@@ -354,8 +360,8 @@ class GreedySearch:
         if n > self.pool_size:
             bound = max(bound, priority[self.pool_size].item())
         pool = rows[: self.pool_size]
-        pool_priority = priority[: self.pool_size].numpy().copy()
-        between = self._distances_within(pool).numpy()
+        pool_priority = priority[: self.pool_size].cpu().numpy().copy()
+        between = self._distances_within(pool).cpu().numpy()
 
         picks: list[int] = []  # numbers within the pool
         while len(picks) < n_wanted:
@@ -406,7 +412,7 @@ class GreedySearch:
                 lowest.masked_fill_(exempt, torch.inf)
                 torch.minimum(nearest, lowest, out=nearest)
 
-        self.for_each(lower, row_blocks(len(self.space)))
+        self.for_each(lower, row_blocks(len(self.space), self.space.width))
 
     def _lower_by_differences(self, rows: torch.Tensor, centers: torch.Tensor) -> None:
         """Lower `nearest` of these rows to the distance from these centers, computed exactly."""
@@ -482,7 +488,7 @@ def random_coreset(
     >>> nested_min_distances(square, square[order], [3, 4]).max(axis=1)
     array([1., 0.], dtype=float32)
     """
-    n = len(as_float_matrix(patches, "patches"))
+    n = len(as_float_rows(patches, "patches"))
     n_centers = check_integer(n_centers, "n_centers", 1, n)
     rng = np.random.default_rng(check_seed(random_state))
     order = rng.permutation(n)[:n_centers]

@@ -7,13 +7,12 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike
-from scipy.ndimage import gaussian_filter
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.core.smoothing import resize_and_smooth
 from patchcore_helpers.core.threshold import conformal_threshold
 from patchcore_helpers.core.validation import check_choice
 from patchcore_helpers.errors import InputError
@@ -238,7 +237,9 @@ def image_scores(patch_scores: ArrayLike, kind: str = "max") -> np.ndarray:
     return np.sort(flat, axis=1)[:, -count:].mean(1)
 
 
-def smooth_maps(patch_scores: ArrayLike, size: tuple[int, int], sigma: float = 4.0) -> np.ndarray:
+def smooth_maps(
+    patch_scores: ArrayLike, size: tuple[int, int], sigma: float = 4.0, device: str = "cpu"
+) -> np.ndarray:
     """Anomaly maps: patch scores resized bilinearly to `size` and smoothed by a Gaussian.
 
     Parameters
@@ -247,11 +248,12 @@ def smooth_maps(patch_scores: ArrayLike, size: tuple[int, int], sigma: float = 4
     size : (height, width), pixels
     sigma : float, pixels
         Standard deviation of the Gaussian; 0 leaves the map as it is.
+    device : "cpu", "cuda" or "mps"
+        Where they are computed.
 
     Returns
     -------
     float32 array of shape (n, height, width)
     """
-    grids = torch.from_numpy(np.ascontiguousarray(patch_scores, np.float32))[:, None]
-    maps = F.interpolate(grids, size=size, mode="bilinear")[:, 0].numpy()
-    return gaussian_filter(maps, sigma, axes=(1, 2)) if sigma > 0 else maps
+    grids = torch.from_numpy(np.ascontiguousarray(patch_scores, np.float32)).to(device)
+    return resize_and_smooth(grids, size, sigma).cpu().numpy()

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from patchcore_helpers.core.validation import as_float_matrix, check_integer
+from patchcore_helpers.core.validation import as_float_rows, check_integer
 from patchcore_helpers.errors import InputError
 
 BLOCK_ROWS = 4096  # rows in a block: a block and its distances stay in the processor's cache
+BLOCK_NUMBERS = 2**20  # numbers in a block of wide vectors, for the same reason
 BLOCK_CENTERS = 256  # centers that a block of rows is compared with at a time
 
 ForEach = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -53,18 +54,25 @@ def single_threaded_workers() -> Iterator[ForEach]:
         torch.set_num_threads(n_threads)
 
 
-def row_blocks(n_rows: int) -> list[slice]:
-    """Slices of `BLOCK_ROWS` rows that together cover all rows.
+def row_blocks(n_rows: int, width: int = 1) -> list[slice]:
+    """Slices of `BLOCK_ROWS` rows, or less where these are wide, that together cover all rows.
 
     >>> row_blocks(5000)
     [slice(0, 4096, None), slice(4096, 5000, None)]
+    >>> row_blocks(1000, width=1536)
+    [slice(0, 682, None), slice(682, 1000, None)]
     """
-    starts = range(0, n_rows, BLOCK_ROWS)
-    return [slice(start, min(start + BLOCK_ROWS, n_rows)) for start in starts]
+    rows = max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // width))
+    return [slice(start, min(start + rows, n_rows)) for start in range(0, n_rows, rows)]
 
 
-def as_tensor(block: np.ndarray) -> torch.Tensor:
-    """A torch view of a NumPy array; a copy where it is read-only or its rows are not adjacent."""
+def as_tensor(block: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """A torch view of a NumPy array; a copy where it is read-only or its rows are not adjacent.
+
+    A tensor is returned as it is, on its device.
+    """
+    if isinstance(block, torch.Tensor):
+        return block
     return torch.from_numpy(np.require(block, requirements=["C", "W"]))
 
 
@@ -88,7 +96,8 @@ def products_form(
     -------
     tensor of float32, shape (n, k)
     """
-    if torch.backends.mkldnn.is_available():  # up to twice as fast as torch.addmm on a CPU
+    on_processor = vectors.device.type == "cpu"
+    if on_processor and torch.backends.mkldnn.is_available():  # twice as fast as torch.addmm
         return torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001 (it has no public name)
             vectors, minus_twice_centers, squared_norms, "none", [], ""
         )
@@ -111,6 +120,7 @@ def nested_min_distances(
     Parameters
     ----------
     queries : array-like of float, shape (n_queries, c)
+        A tensor on a GPU is searched there.
     bank : array-like of float, shape (n_bank, c)
         In the order of the choice.
     sizes : sequence of int
@@ -134,8 +144,8 @@ def nested_min_distances(
     array([[1., 7.],
            [1., 1.]], dtype=float32)
     """
-    query_rows = as_float_matrix(queries, "queries")
-    bank_rows = as_float_matrix(bank, "bank")
+    query_rows = as_float_rows(queries, "queries")
+    bank_rows = as_float_rows(bank, "bank")
     if query_rows.shape[1] != bank_rows.shape[1]:
         raise InputError(
             f"queries: {query_rows.shape[1]} columns, but bank has {bank_rows.shape[1]}"
@@ -144,7 +154,8 @@ def nested_min_distances(
     if not checked_sizes or any(a >= b for a, b in pairwise(checked_sizes)):
         raise InputError("sizes: give at least one, each larger than the one before")
 
-    centers = as_tensor(bank_rows[: checked_sizes[-1]]).float()
+    device = as_tensor(query_rows[:1]).device
+    centers = as_tensor(bank_rows[: checked_sizes[-1]]).float().to(device)
     offset = centers.mean(0)  # adds nothing to a distance, but costs digits in the product
     centered = centers - offset
     minus_twice = -2 * centered
@@ -154,8 +165,9 @@ def nested_min_distances(
     def search(block: slice) -> None:
         vectors = as_tensor(query_rows[block]).float()
         centered_vectors = vectors - offset
-        lowest = torch.full((len(vectors),), torch.inf)  # squared distance, less ||x||^2
-        winner = torch.zeros(len(vectors), dtype=torch.int64)  # the bank row at that distance
+        # The lowest squared distance so far, less ||x||^2, and the bank row at that distance:
+        lowest = torch.full((len(vectors),), torch.inf, device=device)
+        winner = torch.zeros(len(vectors), dtype=torch.int64, device=device)
         for step, (begin, end) in enumerate(pairwise([0, *checked_sizes])):
             for start in range(begin, end, BLOCK_CENTERS):
                 stop = min(start + BLOCK_CENTERS, end)
@@ -167,10 +179,10 @@ def nested_min_distances(
                 closer = (block_lowest < lowest).nonzero()[:, 0]
                 lowest[closer] = block_lowest[closer]
                 winner[closer] = distances[closer].argmin(1) + start
-            result[step, block] = (vectors - centers[winner]).norm(dim=1).numpy()
+            result[step, block] = (vectors - centers[winner]).norm(dim=1).cpu().numpy()
 
     with single_threaded_workers() as for_each:
-        for_each(search, row_blocks(len(query_rows)))
+        for_each(search, row_blocks(*query_rows.shape))
     if not (torch.isfinite(offset).all() and np.isfinite(result).all()):
         raise InputError("queries, bank: contain NaN or infinity; remove those rows first")
     return result

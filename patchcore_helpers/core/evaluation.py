@@ -246,7 +246,7 @@ def nested_patch_scores(
     """
 
     def scores_at_all_sizes(patches: torch.Tensor) -> np.ndarray:
-        distances = model.bank_.nested_distances(as_rows(patches.numpy()), sizes)
+        distances = model.bank_.nested_distances(as_rows(patches), sizes)
         return distances.reshape(len(sizes), *patches.shape[:3])
 
     batches = model.extractor_.patches(list(images), progress, scores_at_all_sizes)

@@ -17,8 +17,8 @@ from patchcore_helpers.core.engines import (
     ENGINES,
     Engine,
     EngineTask,
+    device_beside,
     make_engine,
-    resolve_device,
 )
 from patchcore_helpers.core.feature_cache import FeatureCache
 from patchcore_helpers.core.items import read_item
@@ -57,12 +57,6 @@ def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware."""
     flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
     return any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
-
-
-def resolve_precision(precision: str) -> str:
-    """The arithmetic of the forward pass: "auto" is float32, so that machines agree."""
-    check_choice(precision, "precision", PRECISIONS)
-    return "float32" if precision == "auto" else precision
 
 
 class Extractor:
@@ -109,11 +103,11 @@ class Extractor:
         self.neighborhood = _check_odd(neighborhood)
         self.batch_size = check_integer(batch_size, "batch_size", 1)
         self.input_size = _input_size(image_size, backbone)
-        self.precision = resolve_precision(precision)
+        check_choice(precision, "precision", PRECISIONS)
+        self.precision = "bfloat16" if precision == "bfloat16" else "float32"
         self.cache = cache
         self.engine = check_choice(engine, "engine", ENGINES)
-        # OpenVINO runs on the processor: asked for by name, it settles what "auto" means.
-        self.device = resolve_device("cpu" if (engine, device) == ("openvino", "auto") else device)
+        self.device = device_beside(engine, device)
         self._engines: OrderedDict[tuple[int, int], Engine] = OrderedDict()
 
     def resized(self, height: int, width: int, batch_size: int | None = None) -> "Extractor":
@@ -211,6 +205,8 @@ class Extractor:
     ) -> Iterator[Any]:
         """Yield patch vectors by batch, float32 tensors of shape (b, height, width, channels).
 
+        They are where they were computed: on a GPU if the extractor uses one.
+
         Parameters
         ----------
         items : sequence of samples, paths, PIL images or uint8 arrays
@@ -256,7 +252,7 @@ class Extractor:
         for batch in self.patches(items, progress):
             if vectors is None:
                 vectors = np.empty((len(items), *batch.shape[1:]), np.float32)
-            vectors[start : start + len(batch)] = batch.numpy()
+            vectors[start : start + len(batch)] = batch.cpu().numpy()
             start += len(batch)
         assert vectors is not None
         return vectors

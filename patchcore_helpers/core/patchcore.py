@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -38,10 +38,13 @@ from patchcore_helpers.core.detector import (
     image_scores,
     smooth_maps,
 )
+from patchcore_helpers.core.engines import device_beside
 from patchcore_helpers.core.extractor import Extractor, as_size
 from patchcore_helpers.core.feature_cache import FeatureCache
 from patchcore_helpers.core.validation import as_patch_matrix, check_choice, check_real
 from patchcore_helpers.errors import InputError
+
+Vectors = TypeVar("Vectors", np.ndarray, torch.Tensor)
 
 IMAGE_SCORES = ("max", "mean", "top1_percent", "reweighted")
 LARGEST_RANDOM = 10**8  # parameters of a network that a file may have us fill with random numbers
@@ -71,7 +74,10 @@ class PatchCore(Detector):
         A name that `load_backbone` knows.
     layers, weights : see `load_backbone`
     image_size : int or (height, width), pixels
-    aggregation, neighborhood, precision, engine, device, batch_size : see `Extractor`
+    aggregation, neighborhood, precision, engine, batch_size : see `Extractor`
+    device : "auto", "cpu", "cuda" or "mps"
+        Where torch runs the network, chooses the coreset, searches (with the index "exact") and
+        makes maps. "auto" takes a GPU if there is one. OpenVINO and FAISS run on the processor.
     cache : bool, path or FeatureCache, optional
         Keep feature maps on disk: True for the usual folder, or a folder. Off by default.
     coreset_ratio, sampler, projection, metric, index : see `MemoryBank`
@@ -203,7 +209,7 @@ class PatchCore(Detector):
 
     def _score_batch(self, patches: torch.Tensor) -> AnomalyResult:
         """Patch scores and image scores from patch vectors (images, rows, columns, channels)."""
-        vectors = as_rows(patches.numpy())
+        vectors = as_rows(patches)
         distances, nearest = self.bank_.nearest(vectors, self.n_neighbors)
         patch_scores = distances.mean(1).reshape(patches.shape[:3])
         if self.image_score != "reweighted":
@@ -216,7 +222,8 @@ class PatchCore(Detector):
 
     def to_maps(self, result: AnomalyResult) -> np.ndarray:
         """Anomaly maps at image size, float32 array of shape (n, height, width)."""
-        return smooth_maps(result.patch_scores, as_size(self.image_size), self.sigma)
+        device = device_beside(self.engine, self.device)
+        return smooth_maps(result.patch_scores, as_size(self.image_size), self.sigma, device)
 
     def new_extractor(self) -> Extractor:
         """An extractor with these settings; it loads the backbone."""
@@ -243,6 +250,7 @@ class PatchCore(Detector):
             n_neighbors=self.n_neighbors,
             random_state=self.random_state,
             progress=self.progress,
+            device=device_beside(self.engine, self.device),
         )
 
     def origin(self, rows: np.ndarray) -> np.ndarray:
@@ -334,7 +342,14 @@ class PatchCore(Detector):
         }
 
     @classmethod
-    def load(cls, path: str | Path, weights: str | Path | None = None) -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        weights: str | Path | None = None,
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+    ) -> Self:
         """Read a file written by `save`.
 
         No code in the file is ever run, and everything in it is validated before it is used. It
@@ -347,6 +362,8 @@ class PatchCore(Detector):
         path : path
         weights : path, optional
             The checkpoint that the bank was made with, if that was a custom file.
+        engine, device : str
+            The parameters of these names, which belong to a machine and are not in the file.
 
         Raises
         ------
@@ -366,7 +383,8 @@ class PatchCore(Detector):
             )
         with refusing_damaged(path):
             settings = PatchCoreSettings.model_validate_json(file.detector)
-            model = cls(**settings.constructor_arguments(), **file.settings.parameters())
+            arguments = settings.constructor_arguments() | file.settings.parameters()
+            model = cls(**arguments, engine=engine, device=device)
             model._check_settings()
         if weights is None and settings.weights == CUSTOM_WEIGHTS:
             raise InputError(
@@ -381,7 +399,12 @@ class PatchCore(Detector):
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         with refusing_damaged(path):
-            bank = MemoryBank.restore(file.settings, file.tensors, file.n_vectors)
+            bank = MemoryBank.restore(
+                file.settings,
+                file.tensors,
+                file.n_vectors,
+                device=device_beside(engine, device),
+            )
         model._remember(extractor, bank)
         if settings.threshold is not None:
             model.threshold_ = settings.threshold
@@ -427,7 +450,7 @@ class PatchCoreSettings(Settings):
         return {name: value for name, value in self if name not in not_arguments}
 
 
-def as_rows(patches: np.ndarray) -> np.ndarray:
+def as_rows(patches: Vectors) -> Vectors:
     """Patch vectors one below the other: (n, channels) from (images, rows, columns, channels)."""
     return patches.reshape(-1, patches.shape[-1])
 

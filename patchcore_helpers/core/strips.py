@@ -32,6 +32,7 @@ from patchcore_helpers.core.detector import (
     as_image_list,
     smooth_maps,
 )
+from patchcore_helpers.core.engines import device_beside
 from patchcore_helpers.core.items import read_item
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
@@ -279,11 +280,11 @@ class StripPatchCore(Detector):
             n_rows, n_columns = patches.shape[1:3]
             step = crop_width // n_columns
             context = self.context // step
-            scored = patches[0, context : n_rows - context, context : n_columns - context].numpy()
+            scored = patches[0, context : n_rows - context, context : n_columns - context]
             if not grid.size:
                 grid = np.empty((len(scored), padded_width // step, scored.shape[2]), np.float32)
             column = start // step
-            grid[:, column : column + scored.shape[1]] = scored
+            grid[:, column : column + scored.shape[1]] = scored.cpu().numpy()
         return grid, step
 
     def _mirrored(self, length: int) -> np.ndarray:
@@ -315,7 +316,8 @@ class StripPatchCore(Detector):
             return strip_map
         n_rows, n_columns = patch_scores.shape
         size = (frame.step * n_rows, frame.step * n_columns)
-        smooth = smooth_maps(patch_scores[None], size, self.settings_.sigma)[0]
+        device = device_beside(self.settings_.engine, self.settings_.device)
+        smooth = smooth_maps(patch_scores[None], size, self.settings_.sigma, device)[0]
         # The first row and column of patches may begin outside the part that counts.
         skipped_rows, skipped_columns = frame.offset
         smooth = smooth[skipped_rows:, skipped_columns:]

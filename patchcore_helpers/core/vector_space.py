@@ -18,8 +18,9 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.random_projection import GaussianRandomProjection
 
+from patchcore_helpers.core.device import widest_float
 from patchcore_helpers.core.distances import ForEach, as_tensor, row_blocks
-from patchcore_helpers.core.validation import as_float_matrix, check_integer
+from patchcore_helpers.core.validation import as_float_rows, check_integer
 from patchcore_helpers.errors import InputError
 
 # Squares of column ranges in between are normal float32 numbers (1e-38 to 3e38), with a margin.
@@ -42,10 +43,16 @@ class VectorSpace(Protocol):
         "exact" or "projected".
     scale : float
         The vectors are this many times as long as the patches (a power of two).
+    width : int
+        Numbers in a vector.
+    device : torch.device
+        Where the vectors are.
     """
 
     name: str
     scale: float
+    width: int
+    device: torch.device
 
     def __len__(self) -> int:
         """The number of vectors."""
@@ -107,7 +114,7 @@ class ExactSpace:
 
     Attributes
     ----------
-    patches : ndarray, shape (n, c)
+    patches : ndarray, shape (n, c), or a tensor on a GPU
         As given, not copied.
     offset : tensor of float64, shape (c,)
         Mean of the patches.
@@ -119,7 +126,9 @@ class ExactSpace:
     name = "exact"
 
     def __init__(self, patches: ArrayLike | torch.Tensor, for_each: ForEach):
-        self.patches = as_float_matrix(patches, "patches")
+        self.patches = as_float_rows(patches, "patches")
+        self.width = self.patches.shape[1]
+        self.device = as_tensor(self.patches[:1]).device
         lowest, highest, mean = column_statistics(self.patches, for_each)
         self.offset = mean.clamp(lowest, highest)  # a constant column has exactly its mean
         self.scale = safe_scale((highest - lowest).max().item())
@@ -127,14 +136,9 @@ class ExactSpace:
     def __len__(self) -> int:
         return self.patches.shape[0]
 
-    @property
-    def width(self) -> int:
-        """The number of columns."""
-        return self.patches.shape[1]
-
     def raw(self, rows: Rows) -> torch.Tensor:
         """Rows of the patches, in their own dtype."""
-        if isinstance(rows, torch.Tensor):
+        if isinstance(rows, torch.Tensor) and isinstance(self.patches, np.ndarray):
             return as_tensor(self.patches[rows.numpy()])
         return as_tensor(self.patches[rows])
 
@@ -179,17 +183,21 @@ class ProjectedSpace:
     def __init__(self, exact: ExactSpace, dimensions: int, random_state: int, for_each: ForEach):
         projection = GaussianRandomProjection(dimensions, random_state=random_state)
         projection.fit(np.zeros((1, exact.width)))  # only the width matters
-        matrix = torch.from_numpy(projection.components_.T.copy())
-        vectors = torch.empty(len(exact), dimensions)
+        wide = widest_float(exact.device)
+        matrix = torch.from_numpy(projection.components_.T.copy()).to(wide).to(exact.device)
+        vectors = torch.empty(len(exact), dimensions, device=exact.device)
 
         def project(block: slice) -> None:
             # In float64, so that equal patches are equal after the projection.
-            centered = (exact.raw(block) - exact.offset) * exact.scale
+            centered = exact.scaled(exact.raw(block) - exact.offset)
             vectors[block] = (centered @ matrix).float()
 
-        for_each(project, row_blocks(len(exact)))
+        # Smaller blocks than elsewhere: float64 takes twice the room, before and after centering.
+        for_each(project, row_blocks(len(exact), 4 * exact.width))
         self.vectors = vectors
         self.scale = exact.scale
+        self.width = dimensions
+        self.device = exact.device
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -202,9 +210,9 @@ class ProjectedSpace:
 
 
 def column_statistics(
-    patches: np.ndarray, for_each: ForEach
+    patches: np.ndarray | torch.Tensor, for_each: ForEach
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Smallest, largest and mean value of every column, float64; one pass over the data.
+    """Smallest, largest and mean value of every column, in `widest_float`; one pass.
 
     Raises
     ------
@@ -212,13 +220,15 @@ def column_statistics(
         If the patches contain NaN or infinity.
     """
 
+    wide = widest_float(as_tensor(patches[:1]).device)
+
     def survey(block: slice) -> torch.Tensor:
         vectors = as_tensor(patches[block])
         return torch.stack(
-            [vectors.amin(0).double(), vectors.amax(0).double(), vectors.double().sum(0)]
+            [vectors.amin(0).to(wide), vectors.amax(0).to(wide), vectors.sum(0, dtype=wide)]
         )
 
-    blocks = for_each(survey, row_blocks(len(patches)))
+    blocks = for_each(survey, row_blocks(*patches.shape))
     lows, highs, sums = torch.stack(blocks, dim=1)  # each of shape (blocks, c)
     lowest = lows.amin(0)
     highest = highs.amax(0)

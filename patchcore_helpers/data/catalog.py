@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchcore_helpers.data.aitex import load_aitex
-from patchcore_helpers.data.category import Category, check_seed
+from patchcore_helpers.data.category import Category
 from patchcore_helpers.data.credits import PREPARED
 from patchcore_helpers.data.elpv import load_elpv
 from patchcore_helpers.data.folder import load_folder
 from patchcore_helpers.data.synthetic import RENDERED
 from patchcore_helpers.data.visa import load_visa
 from patchcore_helpers.errors import InputError
+from patchcore_helpers.validation import check_seed
 
 # The built-in categories, which need no downloaded files, by name. The function that loads one is
 # called with the name and the seed.
@@ -103,7 +104,7 @@ def load_category(
     >>> len(category.train), int((category.labels == 0).sum()), int(category.labels.sum())
     (200, 200, 313)
     """
-    check_seed(seed)
+    check_seed(seed, "seed")
     name = str(name)
     data_dir = Path(data_dir)
     if good is None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from PIL import Image
 
 from patchcore_helpers.data.images import read_image, read_mask
 from patchcore_helpers.errors import InputError
+from patchcore_helpers.validation import check_seed
 
 Item = TypeVar("Item")
 
@@ -116,12 +117,6 @@ class Sample:
         return read_mask(self.mask_path, size)
 
 
-def check_seed(seed: Any) -> None:
-    """Raise an `InputError` if `seed` is not an integer of at least 0."""
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InputError(f"seed={seed!r}: give a whole number from 0")
-
-
 def split(items: Sequence[Item], *sizes: int, seed: int, in_order: bool = True) -> list[list[Item]]:
     """Split items into parts by a seeded shuffle.
 
@@ -146,7 +141,7 @@ def split(items: Sequence[Item], *sizes: int, seed: int, in_order: bool = True) 
     >>> split("abcdef", 1, 2, seed=0)
     [['d'], ['c', 'f'], ['a', 'b', 'e']]
     """
-    check_seed(seed)
+    check_seed(seed, "seed")
     order = np.random.default_rng(seed).permutation(len(items))
     parts = np.split(order, np.cumsum(sizes))
     return [[items[i] for i in (sorted(part) if in_order else part)] for part in parts]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from patchcore_helpers.data.category import Category, LabeledImage, Sample, check_seed, split
+from patchcore_helpers.data.category import Category, LabeledImage, Sample, split
 from patchcore_helpers.data.credits import ELPV_LICENSE
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.files import package_folder
+from patchcore_helpers.validation import check_seed
 
 ELPV_NAMES = ("elpv/mono", "elpv/poly")
 N_TRAIN = 200
@@ -139,7 +140,7 @@ def load_elpv_folds(name: str, n_folds: int = 5, seed: int = 0) -> list[Category
         raise InputError(f"{name}: has no stretches of files; choose {' or '.join(ELPV_NAMES)}")
     if not isinstance(n_folds, (int, np.integer)) or n_folds < 2:
         raise InputError(f"n_folds={n_folds!r}: give a whole number from 2")
-    check_seed(seed)
+    check_seed(seed, "seed")
     table = elpv_table()
     table = table[table["type"] == name.split("/")[1]]
     cells = _usable_cells(table, n_folds)

@@ -8,12 +8,14 @@ from typing import Any, Self
 import numpy as np
 
 from patchcore_helpers.core.backbones import find_spec, hub_file, load_backbone
+from patchcore_helpers.core.engines import ENGINES, device_beside
 from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.feature_cache import FeatureCache
 from patchcore_helpers.data.catalog import load_category
 from patchcore_helpers.data.category import Category
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.experiments.grid import Skipped, Task
+from patchcore_helpers.validation import check_choice
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class ImageSettings:
         Training images per category, test images per class and category; 0 for all.
     use_cache : bool
         Keep feature maps on disk, so that tasks on the same images share them.
+    engine : "auto", "openvino" or "torch"
+        What runs the network.
+    device : "auto", "cpu", "cuda" or "mps"
+        Where torch runs the network; in experiment 1 it also chooses the coresets and searches
+        there. Experiments 2 and 3 compare methods on the processor.
     """
 
     data_dir: str = "data"
@@ -37,6 +44,12 @@ class ImageSettings:
     max_train: int = 0
     max_test: int = 0
     use_cache: bool = True
+    engine: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice(self.engine, "engine", ENGINES)
+        device_beside(self.engine, self.device)  # refuses a device that is not here
 
     @classmethod
     def of(cls, settings: Self | Mapping[str, Any]) -> Self:
@@ -119,7 +132,13 @@ def load_patches(settings: ImageSettings, backbone: str, category: str) -> Patch
     require_weights(backbone)
     images = load_images(settings, category)
     cache = FeatureCache.of(settings.use_cache or None)
-    extractor = Extractor(load_backbone(backbone), settings.image_size, cache=cache)
+    extractor = Extractor(
+        load_backbone(backbone),
+        settings.image_size,
+        cache=cache,
+        engine=settings.engine,
+        device=settings.device,
+    )
     return Patches(images, extractor.extract(images.train), extractor.extract(images.test))
 
 

@@ -136,6 +136,8 @@ def run_task(
         image_size=settings.image_size,
         coreset_ratio=settings.coreset_ratio,
         n_neighbors=settings.n_neighbors,
+        engine=settings.engine,
+        device=settings.device,
         cache=settings.use_cache,
         random_state=seed,
     )

@@ -274,7 +274,7 @@ BAD = {
     "--image-size 1x2x3": "image_size=(1, 2, 3): give pixels per side",
     "--image-size big": "--image-size: invalid image_size value: 'big'",
     "--seed -1": "seed=-1: give a whole number from 0",
-    "--seed 4294967296": "random_state=4294967296: give a whole number from 0",
+    "--seed 4294967296": "seed=4294967296: give a whole number from 0",
     "--seed 0.5": "--seed: invalid int value: '0.5'",
     "--n-neighbors 0": "n_neighbors=0: give a whole number from 1",
     "--sampler greedy": "sampler='greedy': choose one of k_center, random",

@@ -12,10 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from torch import nn
 
 from patchcore_helpers import InputError, PatchCore
 from patchcore_helpers.core.backbones import load_backbone
+from patchcore_helpers.core.device import resolve_device
 from patchcore_helpers.core.engines import (
     EngineTask,
     EngineWarning,
@@ -23,7 +25,6 @@ from patchcore_helpers.core.engines import (
     base,
     compiled_store,
     make_engine,
-    resolve_device,
 )
 from patchcore_helpers.core.engines.compiled_store import CompiledStore
 from patchcore_helpers.core.extractor import Extractor, extract
@@ -228,9 +229,9 @@ def test_a_damaged_file_is_made_again(damage, photos, conversions, store):
             "another": hashlib.sha256(another).digest() + another,
         }[damage]
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(EngineWarning, match="is damaged; the network is compiled again") as caught:
         np.testing.assert_array_equal(extract(photos, backbone(), 64), expected)
+    assert len(caught) == 1
     assert conversions == ["pipeline"] * 2
     np.testing.assert_array_equal(extract(photos, backbone(), 64), expected)
     assert conversions == ["pipeline"] * 2  # the new file is sound
@@ -328,6 +329,32 @@ def test_a_network_that_cannot_be_converted_runs_on_torch(
         extract(photos, odd, 64, engine="openvino")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("trouble", ["not installed", "no conversion", "damaged files"])
+def test_everything_runs_in_trouble_and_says_so_once(trouble, photos, monkeypatch, store, tmp_path):
+    model = PatchCore("resnet18", weights="random", image_size=64, coreset_ratio=0.2)
+    expected = clone(model).set_params(engine="torch").fit(photos[:5])
+
+    def cannot(stage):
+        raise RuntimeError("no rule for this operation")
+
+    if trouble == "not installed":
+        monkeypatch.setitem(sys.modules, "patchcore_helpers.core.engines.openvino_engine", None)
+    elif trouble == "no conversion":
+        monkeypatch.setattr(openvino_engine, "convert", cannot)
+    else:
+        clone(model).fit(photos[:5])
+        for path in store.files():
+            path.write_bytes(b"damaged")
+    with pytest.warns(EngineWarning) as caught:
+        model.fit(photos[:5]).calibrate(photos[5:], 0.5).save(tmp_path / "bank")
+        loaded = PatchCore.load(tmp_path / "bank")
+        scores, maps = loaded.anomaly_scores(photos), loaded.anomaly_maps(photos)
+    assert [w.category for w in caught] == [EngineWarning]
+    np.testing.assert_allclose(scores, expected.anomaly_scores(photos), rtol=1e-4)
+    np.testing.assert_allclose(maps, expected.anomaly_maps(photos), rtol=1e-4, atol=1e-5)
+
+
 def test_weights_that_are_not_numbers_are_left_to_torch(photos):
     broken = backbone()
     nn.init.constant_(broken.network.conv1[0].weight, float("nan"))
@@ -364,6 +391,7 @@ def test_on_a_gpu_torch_runs(monkeypatch):
         make_engine(task(), "openvino", "cuda")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
 @pytest.mark.parametrize("name", ["resnet18", "test_vit"])
 def test_a_gpu_computes_what_the_processor_computes(name, photos):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from patchcore_helpers import InputError
-from patchcore_helpers.core.index import ExactIndex, base
+from patchcore_helpers.core.index import ExactIndex, exact
+from patchcore_helpers.core.index.bound import SubspaceBound
 
 
 def assert_nearest(bank, patches, k):
@@ -96,9 +97,10 @@ def test_any_input(data, channels, k):
 @pytest.mark.parametrize("k", [1, 3])
 def test_blocks_give_what_one_pass_gives(k, monkeypatch):
     rng = np.random.default_rng(2)
-    bank, patches = (rng.normal(size=(n, 8)).astype(np.float32) for n in (30, 101))
+    bank, patches = (rng.normal(size=(n, 8)).astype(np.float32) for n in (300, 101))
     whole = ExactIndex().fit(bank).query(patches, k)
-    monkeypatch.setattr(base, "BLOCK_ENTRIES", 30 * 7)
+    monkeypatch.setattr(exact, "QUERIES", 7)
+    monkeypatch.setattr(exact, "STORED", exact.GROUPS)
     blocks = ExactIndex().fit(bank).query(patches, k)
     np.testing.assert_allclose(blocks[0], whole[0], rtol=1e-6)
     np.testing.assert_array_equal(blocks[1], whole[1])
@@ -116,7 +118,81 @@ def test_memory_stays_flat(rows, k, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "split", split)
     bank = np.zeros((rows, 64), np.float32)
     ExactIndex().fit(bank).query(np.zeros((2000, 64), np.float32), k)
-    assert largest[0] * max(rows, k * 64) <= 2**24
+    assert largest[0] * max(exact.STORED, k * 64) <= 2**24
+
+
+@pytest.mark.parametrize("columns", [64, 128, 640])
+@pytest.mark.parametrize("k", [1, 2, 5, 63, 64, 100])
+def test_smallest_entries_against_topk(columns, k):
+    table = torch.from_numpy(np.random.default_rng(0).normal(size=(50, columns)))
+    table[:, ::7] = table[:, 1:2]  # equal values
+    values, places = exact.smallest_entries(table, k)
+    expected = table.topk(min(k, columns), largest=False).values
+    torch.testing.assert_close(values, expected, rtol=0, atol=0)
+    torch.testing.assert_close(table.gather(1, places), values, rtol=0, atol=0)
+    assert all(len(set(row)) == len(row) for row in places.tolist())
+
+
+def near_a_subspace(n, width=300, dimensions=20, noise=0.2, seed=0):
+    """Vectors that lie near a subspace that depends on the width alone."""
+    axes = np.random.default_rng(7).normal(size=(dimensions, width))
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, dimensions)) @ axes + noise * rng.normal(size=(n, width))
+    return (vectors + 5).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_a_bound_spares_most_comparisons_and_changes_nothing(k, monkeypatch):
+    compared = []
+    original = exact.entries_up_to
+
+    def count(*arguments):
+        rows, columns = original(*arguments)
+        compared.append(len(columns))
+        return rows, columns
+
+    monkeypatch.setattr(exact, "entries_up_to", count)
+    bank, patches = near_a_subspace(1500), near_a_subspace(700, seed=1)
+    patches[:20] = bank[100:120]  # at no distance
+    patches[20:40] += 3 * np.random.default_rng(3).normal(size=(20, 300)).astype(np.float32)
+    assert_nearest(bank, patches, k)
+    assert k * len(patches) <= sum(compared) < 0.1 * len(patches) * len(bank)
+
+
+def test_where_the_bound_does_not_help_all_are_compared(monkeypatch):
+    bank = near_a_subspace(1500)
+    anywhere = 100 * np.random.default_rng(3).normal(size=(60, 300)).astype(np.float32)
+    index = ExactIndex().fit(bank)
+    assert index.bound and index.bound.axes.shape == (300, 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(exact, "MOST_CANDIDATES", 2)
+        patch.delattr(exact, "smallest_of_each")  # the candidates are not looked at
+        assert_nearest(bank, anywhere, 3)
+    assert_nearest(bank, anywhere, 3)
+    assert_nearest(np.repeat(bank, 2, axis=0), bank[:50], 2)  # each twice
+    assert ExactIndex().fit(anywhere.repeat(20, axis=0)).bound  # 60 vectors span 60 dimensions
+    for shape in ((1500, 300), (500, 300), (1500, 40)):
+        random = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        assert ExactIndex().fit(random).bound is None
+
+
+def test_the_bound_is_below_the_distance_and_exact_within_the_subspace():
+    lengths = np.random.default_rng(5).uniform(0, 30, size=(1500, 1))
+    rests = lengths * np.random.default_rng(6).normal(size=(1500, 300)) / 300**0.5
+    vectors = torch.from_numpy(near_a_subspace(1500, noise=0) - 5 + rests.astype(np.float32))
+    subspace = SubspaceBound.of(vectors)
+    short = subspace.shorten(vectors)
+    bounds = torch.cdist(short[:200].double(), short.double())
+    distances = torch.cdist(vectors[:200].double(), vectors.double())
+    assert (bounds <= distances + 1e-3).all()
+    inside = torch.from_numpy(near_a_subspace(200, noise=0) - 5) @ subspace.axes @ subspace.axes.T
+    short = subspace.shorten(inside)
+    expected = torch.cdist(inside, inside)
+    torch.testing.assert_close(torch.cdist(short, short), expected, atol=0.1, rtol=0.01)
+
+
+def test_equal_vectors_can_be_bounded():
+    assert_nearest(np.ones((1100, 300), np.float32), near_a_subspace(5), 2)
 
 
 def test_the_bank_is_kept_as_it_was_given():

@@ -88,7 +88,7 @@ def test_patch_matrix_is_contiguous_float32():
     points = np.arange(6).reshape(3, 2)
     matrix = as_patch_matrix(points.T)
     assert matrix.dtype == np.float32 and matrix.flags.c_contiguous
-    assert as_patch_matrix(matrix) is matrix
+    assert np.shares_memory(as_patch_matrix(matrix), matrix)
     np.testing.assert_array_equal(matrix, points.T)
 
 

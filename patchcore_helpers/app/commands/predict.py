@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", metavar="DIR", help="also write heat maps and scores.csv there")
     add("--json", action="store_true", help="print one object per line")
     add("--weights", metavar="FILE", help="the custom checkpoint, if the bank was made with one")
+    add("--engine", default="auto", metavar="auto|openvino|torch", help="what runs the network")
+    add("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where torch computes")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from patchcore_helpers.app.verdicts import Unreadable, image_paths, judge, verdict_folder
     from patchcore_helpers.files import ensure_outside
 
-    model = load_bank(args.bank, args.weights)
+    model = load_bank(args.bank, args.weights, engine=args.engine, device=args.device)
     paths = list(image_paths(args.images))
     if args.output:
         for source in filter(Path.is_dir, map(Path, args.images)):
@@ -56,15 +58,18 @@ def run(args: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def load_bank(path: str, weights: str | None) -> "PatchCore":
-    """The model that a memory bank belongs to, with a line if other versions have made it."""
+def load_bank(path: str, weights: str | None, **options: str) -> "PatchCore":
+    """The model that a memory bank belongs to, with a line if other versions have made it.
+
+    `options` are engine and device, as `PatchCore.load` takes them.
+    """
     from patchcore_helpers.core.bank_file import BankVersionWarning
     from patchcore_helpers.core.patchcore import PatchCore
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", BankVersionWarning)
-        model = PatchCore.load(path, weights)
+        model = PatchCore.load(path, weights, **options)
     for warning in caught:
         print_message(f"warning: {warning.message}")
     return model

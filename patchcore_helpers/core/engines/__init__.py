@@ -6,16 +6,15 @@ the pixels of a batch and return feature maps, or patch vectors at once.
 """
 
 from patchcore_helpers.core.engines.base import Engine, EngineTask, EngineWarning
-from patchcore_helpers.core.engines.choice import DEVICES, ENGINES, make_engine, resolve_device
+from patchcore_helpers.core.engines.choice import ENGINES, device_beside, make_engine
 from patchcore_helpers.core.engines.torch_engine import TorchEngine
 
 __all__ = [
-    "DEVICES",
     "ENGINES",
     "Engine",
     "EngineTask",
     "EngineWarning",
     "TorchEngine",
+    "device_beside",
     "make_engine",
-    "resolve_device",
 ]

@@ -59,8 +59,8 @@ class EngineTask:
 class Engine(Protocol):
     """Runs a network that does not change any more.
 
-    The functions that its methods return may be called in several threads at a time. They take
-    arrays and give tensors on the CPU.
+    The functions that its methods return may be called in several threads at a time. Pixels come
+    as arrays, maps as tensors on the CPU; patch vectors stay where they were computed.
     """
 
     task: EngineTask

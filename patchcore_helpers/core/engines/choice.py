@@ -1,35 +1,20 @@
 """Which engine runs a network, and on what device."""
 
-import torch
-
+from patchcore_helpers.core.device import resolve_device
 from patchcore_helpers.core.engines.base import Engine, EngineTask, warn_once
 from patchcore_helpers.core.engines.torch_engine import TorchEngine
 from patchcore_helpers.core.validation import check_choice
 from patchcore_helpers.errors import InputError, error_line
 
 ENGINES = ("auto", "openvino", "torch")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def resolve_device(device: str) -> str:
-    """The device that "auto" means here: a GPU if torch can use one, otherwise the processor.
+def device_beside(engine: str, device: str) -> str:
+    """The device that a setting means, beside that of the engine.
 
-    Raises
-    ------
-    InputError
-        For an unknown device, or one that torch cannot use here.
+    OpenVINO runs on the processor: asked for by name, it settles what "auto" means.
     """
-    check_choice(device, "device", DEVICES)
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return next(name for name, is_available in available.items() if is_available)
-    if not available[device]:
-        raise InputError(f"device={device!r}: torch cannot use one here; choose auto or cpu")
-    return device
+    return resolve_device("cpu" if (engine, device) == ("openvino", "auto") else device)
 
 
 def make_engine(task: EngineTask, engine: str = "auto", device: str = "cpu") -> Engine:

@@ -5,6 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from patchcore_helpers.core.engines.base import warn_once
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.files import atomic_write, cache_folder
 
@@ -16,8 +17,9 @@ LARGEST_TOTAL = 2 * 2**30  # bytes; a ResNet50 takes 100 MB for each input size
 class CompiledStore:
     """Files below the cache folder: a SHA-256, then the bytes that it is of.
 
-    Nothing here is needed: a file that is missing or damaged is None, one that cannot be written is
-    not kept. When all files together exceed 2 GiB, those not used for longest are removed.
+    Nothing here is needed: a file that is missing is None, and so is one that is damaged, with an
+    `EngineWarning`; one that cannot be written is not kept. When all files together exceed 2 GiB,
+    those not used for longest are removed.
     """
 
     def __init__(self) -> None:
@@ -39,10 +41,15 @@ class CompiledStore:
         digest = content[:DIGEST_BYTES]
         blob = content[DIGEST_BYTES:]
         if hashlib.sha256(blob).digest() != digest:
+            self.warn_of_damage(key)
             return None
         with suppress(OSError):
             os.utime(path)  # used just now
         return blob
+
+    def warn_of_damage(self, key: str) -> None:
+        """Say, once, that what was kept under a key is of no use."""
+        warn_once(f"{self.folder}: {key}{SUFFIX} is damaged; the network is compiled again")
 
     def write(self, key: str, blob: bytes) -> None:
         """Keep bytes under a key if there is room."""

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -278,7 +279,9 @@ class Compiler:
             try:
                 graph = CompiledGraph(_core().import_model(blob, "CPU", config))
                 return self._checked(graph, stage)
-            except (RuntimeError, ConversionError):
+            except RuntimeError:
+                self.store.warn_of_damage(key)
+            except ConversionError:
                 pass  # made from other weights that are called the same, such as random ones
         try:
             compiled = _core().compile_model(convert(stage), "CPU", config)
@@ -318,9 +321,21 @@ def convert(stage: Stage) -> Any:
         inputs = tuple(tensor.clone() for tensor in stage.inputs)
         traced = torch.jit.trace(stage.module().eval(), inputs, check_trace=False)
         graph = openvino.convert_model(traced, example_input=inputs)
+        del traced
+        forget_traced_modules()
     shapes = {port: list(tensor.shape) for port, tensor in zip(graph.inputs, inputs, strict=True)}
     graph.reshape(shapes)
     return graph
+
+
+def forget_traced_modules() -> None:
+    """Let go of what torch keeps of every module that it has traced: the weights among it."""
+    # The registries have no public names; without them, there is nothing to clear.
+    with suppress(AttributeError):
+        torch._C._jit_clear_class_registry()  # noqa: SLF001
+        store = torch.jit._recursive.ConcreteTypeStore()  # noqa: SLF001
+        torch.jit._recursive.concrete_type_store = store  # noqa: SLF001
+        torch.jit._state._clear_class_state()  # noqa: SLF001
 
 
 def _exported(compiled: Any) -> bytes:

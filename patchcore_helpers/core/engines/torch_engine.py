@@ -70,4 +70,4 @@ class TorchEngine:
     def _join(self, maps: list[Tensor]) -> Tensor:
         with torch.inference_mode():
             on_device = [layer.to(self.device, torch.float32) for layer in maps]
-            return self.task.join(on_device).cpu()
+            return self.task.join(on_device)

@@ -2,19 +2,21 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
 
-from patchcore_helpers.core.validation import as_patch_matrix, check_integer, check_seed
+from patchcore_helpers.core.validation import as_patch_tensor, check_integer, check_seed
 from patchcore_helpers.errors import InputError
 
 BLOCK_ENTRIES = 2**22  # numbers per block (16 MB, near the caches): memory stays flat for any bank
 FAISS_TABLE_ENTRIES = 4096  # numbers that FAISS keeps per query, such as its look-up tables
 LARGEST_COUNT = 2**31 - 1
+
+Found = tuple[torch.Tensor, torch.Tensor]  # distances and rows
 
 
 class IndexRefused(InputError):
@@ -39,6 +41,9 @@ class Index(ABC):
         The name by which `make_index` knows the class.
     ranges : dict of str to (int, int)
         Smallest and largest value of each setting.
+    on_any_device : bool
+        Whether the search runs where the stored vectors are, on a GPU too; otherwise they are moved
+        to the processor.
     stores_vectors : bool
         Whether the float32 vectors are needed for a query (or only codes that stand for them).
     size, width : int
@@ -54,6 +59,7 @@ class Index(ABC):
 
     kind: ClassVar[str]
     ranges: ClassVar[dict[str, tuple[int, int]]] = {}
+    on_any_device: ClassVar[bool] = False
     stores_vectors: ClassVar[bool] = True
 
     random_state: int = 0
@@ -75,12 +81,12 @@ class Index(ABC):
         for name, (low, high) in self.ranges.items():
             check_integer(getattr(self, name), name, low, high)
 
-    def fit(self, vectors: np.ndarray) -> Self:
+    def fit(self, vectors: np.ndarray | torch.Tensor) -> Self:
         """Take in the vectors of a memory bank.
 
         Parameters
         ----------
-        vectors : float32 array of shape (size, width)
+        vectors : float32 array, or tensor on any device, of shape (size, width)
 
         Raises
         ------
@@ -90,7 +96,9 @@ class Index(ABC):
             If a setting is out of range, or the vectors are not a finite matrix.
         """
         self.check_settings()
-        stored = torch.from_numpy(as_patch_matrix(vectors, "memory bank"))
+        stored = as_patch_tensor(vectors, "memory bank")
+        if not self.on_any_device:
+            stored = stored.cpu()
         self.size, self.width = stored.shape
         self.mean = stored.mean(0)
         self.nbytes = stored.nbytes
@@ -98,12 +106,14 @@ class Index(ABC):
         self._build(stored - self.mean)
         return self
 
-    def query(self, patches: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    def query(
+        self, patches: np.ndarray | torch.Tensor, k: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Find the k nearest stored vectors of every patch vector.
 
         Parameters
         ----------
-        patches : array of shape (n, width)
+        patches : array, or tensor on any device, of shape (n, width)
         k : int
             A k larger than the memory bank is cut to it.
 
@@ -113,24 +123,25 @@ class Index(ABC):
         rows : int64 array of shape (n, k), rows of the memory bank
         """
         self.check_settings()
-        queries = torch.from_numpy(as_patch_matrix(patches, width=self.width))
+        queries = as_patch_tensor(patches, width=self.width).to(self.mean.device)
         k = min(int(k), self.size)
-        block_rows = max(1, BLOCK_ENTRIES // self._entries_per_query(k))
-        blocks = [self._search(block, k) for block in queries.split(block_rows)]
+        blocks = self._for_each(lambda block: self._search(block, k), self._blocks(queries, k))
         distances = torch.cat([block[0] for block in blocks])
         rows = torch.cat([block[1] for block in blocks])
-        return distances.numpy(), rows.numpy()
+        return distances.cpu().numpy(), rows.cpu().numpy()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a file must hold besides the vectors so that `restore` can rebuild this index."""
         return {}
 
-    def restore(self, vectors: np.ndarray | None, arrays: Mapping[str, np.ndarray]) -> Self:
+    def restore(
+        self, vectors: np.ndarray | torch.Tensor | None, arrays: Mapping[str, np.ndarray]
+    ) -> Self:
         """Become the index that was saved; nothing is believed before it is checked.
 
         Parameters
         ----------
-        vectors : float32 array of shape (size, width), or None
+        vectors : float32 array, or tensor on any device, of shape (size, width), or None
             None only where the index does not store them.
         arrays : dict of str to array
             As `arrays` returned them.
@@ -161,6 +172,16 @@ class Index(ABC):
             From 1 to `size`.
         """
 
+    def _blocks(self, queries: torch.Tensor, k: int) -> Sequence[torch.Tensor]:
+        """The queries in blocks that are searched one at a time."""
+        return queries.split(max(1, BLOCK_ENTRIES // self._entries_per_query(k)))
+
+    def _for_each(
+        self, search: Callable[[torch.Tensor], Found], blocks: Sequence[torch.Tensor]
+    ) -> list[Found]:
+        """What the search finds for every block."""
+        return list(map(search, blocks))
+
     def _entries_per_query(self, k: int) -> int:
         """How many numbers one query needs in memory."""
         return max(FAISS_TABLE_ENTRIES, k * self.width)
@@ -184,5 +205,7 @@ def rank_by_true_distance(
     distances, rows : tensors of shape (n, k), ascending by distance
     """
     distances = torch.linalg.vector_norm(patches[:, None] - candidates, dim=2)
+    if rows.shape[1] == 1 and (rows >= 0).all():
+        return distances, rows
     distances, order = distances.masked_fill_(rows < 0, math.inf).sort(1)
     return distances[:, :k], rows.gather(1, order)[:, :k]

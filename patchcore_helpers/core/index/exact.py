@@ -1,20 +1,35 @@
 """Exact indexes: every query is compared with every stored vector."""
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from patchcore_helpers.core.index.base import Index, rank_by_true_distance
+from patchcore_helpers.core.distances import products_form, single_threaded_workers
+from patchcore_helpers.core.index.base import BLOCK_ENTRIES, Found, Index, rank_by_true_distance
+from patchcore_helpers.core.index.bound import SubspaceBound, smallest_of_each
+
+# A block of queries and a block of stored vectors give a table of QUERIES x STORED numbers, which
+# stays in the cache of one core while it is searched.
+QUERIES = 512
+STORED = 2048
+TABLE = 2**21  # numbers in a table of bounds, which has a column for every stored vector
+MOST_CANDIDATES = 64  # for each query, on average
+ROUNDING = 1e-5  # of a bound, relative to the squared lengths
+TABLE_ON_GPU = 2**26  # numbers; what a GPU needs to be busy
+GROUPS = 64  # of the columns of a table; see `smallest_entries`
 
 
 @dataclass(kw_only=True, eq=False)
 class ExactIndex(Index):
-    """Brute force by one matrix product per block of queries.
+    """Every query compared with every stored vector by matrix products, on any device.
 
     The candidates are those with the smallest ||q - m||^2 = ||q||^2 - 2 q.m + ||m||^2. The returned
-    distances are then computed from q - m directly, so that cancellation cannot spoil them.
+    distances are then computed from q - m directly, so that cancellation cannot spoil them. Of
+    wide vectors, a shorter product rules out most stored vectors first (`SubspaceBound`).
 
     Examples
     --------
@@ -26,25 +41,161 @@ class ExactIndex(Index):
     """
 
     kind: ClassVar[str] = "exact"
+    on_any_device: ClassVar[bool] = True
 
-    centered: torch.Tensor = field(init=False, repr=False)
-    squared_norms: torch.Tensor = field(init=False, repr=False)
+    whole: "StoredVectors" = field(init=False, repr=False)
+    bound: SubspaceBound | None = field(init=False, repr=False, default=None)
+    short: "StoredVectors | None" = field(init=False, repr=False, default=None)
 
     def _build(self, centered: torch.Tensor) -> None:
-        self.centered = centered
-        self.squared_norms = centered.square().sum(1)
+        self.whole = StoredVectors.of(centered)
+        self.bound = SubspaceBound.of(centered)
+        self.short = StoredVectors.of(self.bound.shorten(centered)) if self.bound else None
 
     def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        # ||q||^2 is the same for every stored vector, so the ranking does not need it.
-        ranking = torch.addmm(self.squared_norms, patches - self.mean, self.centered.T, alpha=-2)
-        if k == 1:
-            rows = ranking.argmin(1, keepdim=True)
-        else:
-            rows = ranking.topk(k, largest=False).indices
+        if self.bound and self.short:
+            found = self._search_by_bound(patches, k, self.bound, self.short)
+            if found:
+                return found
+        rows = self._nearest_rows(patches - self.mean, k)
         return rank_by_true_distance(patches, rows, self.vectors[rows], k)
 
-    def _entries_per_query(self, k: int) -> int:
-        return max(self.size, k * self.width)
+    def _nearest_rows(self, centered: torch.Tensor, k: int) -> torch.Tensor:
+        """The rows of the k nearest stored vectors by the matrix product, shape (n, k)."""
+        found = []
+        for start in range(0, len(self.whole.minus_twice), STORED):
+            table = self.whole.table(centered, slice(start, start + STORED))
+            values, columns = smallest_entries(table, k)
+            found.append((values, columns + start))
+        rows = found[0][1]
+        if len(found) > 1:
+            values = torch.cat([block[0] for block in found], dim=1)
+            rows = torch.cat([block[1] for block in found], dim=1)
+            rows = rows.gather(1, values.topk(k, largest=False).indices)
+        return rows.clamp(max=self.size - 1)  # a square that overflows is as far as what was filled
+
+    def _search_by_bound(
+        self, patches: torch.Tensor, k: int, bound: SubspaceBound, short: "StoredVectors"
+    ) -> Found | None:
+        """Distances and rows, compared in full only where the bound allows it; see `bound`.
+
+        None if it allows so many that the product of all is faster.
+        """
+        centered = patches - self.mean
+        squared_lengths = centered.square().sum(1)
+        table = short.table(bound.shorten(centered), slice(None))
+        # What is at most as far as the k rows with the smallest bounds is a candidate.
+        rows = smallest_entries(table, k)[1].clamp(max=self.size - 1)
+        farthest = rank_by_true_distance(patches, rows, self.vectors[rows], k)[0][:, -1].square()
+        rounding = ROUNDING * (squared_lengths + short.longest)
+        queries, rows = entries_up_to(table, farthest - squared_lengths + rounding)
+        if len(rows) > len(patches) * MOST_CANDIDATES:
+            return None
+        distances = torch.linalg.vector_norm(patches[queries] - self.vectors[rows], dim=1)
+        nearest = smallest_of_each(distances, queries, len(patches), k)
+        return distances[nearest], rows[nearest]
+
+    def _blocks(self, queries: torch.Tensor, k: int) -> Sequence[torch.Tensor]:
+        columns = len(self.whole.minus_twice) if self.bound else STORED
+        if queries.device.type != "cpu":
+            return queries.split(max(1, TABLE_ON_GPU // max(columns, k * self.width)))
+        rows = min(QUERIES, TABLE // columns, BLOCK_ENTRIES // (k * self.width))
+        return queries.split(max(1, rows))
+
+    def _for_each(
+        self, search: Callable[[torch.Tensor], Found], blocks: Sequence[torch.Tensor]
+    ) -> list[Found]:
+        on_processor = blocks[0].device.type == "cpu"
+        if on_processor and len(blocks) > 1 and torch.get_num_threads() > 1:
+            with single_threaded_workers() as for_each:
+                return for_each(search, blocks)
+        return super()._for_each(search, blocks)
+
+
+@dataclass(frozen=True)
+class StoredVectors:
+    """Vectors in the form that a matrix product takes, filled up to whole groups of columns.
+
+    Attributes
+    ----------
+    minus_twice : float32 tensor of shape (rows, width)
+    squared_norms : float32 tensor of shape (rows,)
+        Infinite in the rows that were filled in: these are farther than any other.
+    longest : tensor
+        The largest squared norm.
+    """
+
+    minus_twice: torch.Tensor
+    squared_norms: torch.Tensor
+    longest: torch.Tensor
+
+    @classmethod
+    def of(cls, vectors: torch.Tensor) -> "StoredVectors":
+        """The stored form of vectors."""
+        missing = -len(vectors) % GROUPS
+        pad = torch.nn.functional.pad
+        norms = vectors.square().sum(1)
+        return cls(
+            pad(-2 * vectors, (0, 0, 0, missing)),
+            pad(norms, (0, missing), value=math.inf),
+            norms.max(),
+        )
+
+    def table(self, queries: torch.Tensor, block: slice) -> torch.Tensor:
+        """Squared distances to the vectors of a block, less ||q||^2, shape (n, rows of it).
+
+        ||q||^2 is the same for every stored vector, so a ranking does not need it.
+        """
+        return products_form(queries, self.minus_twice[block], self.squared_norms[block])
+
+
+def entries_up_to(table: torch.Tensor, limits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column of every entry that is at most the limit of its row.
+
+    Examples
+    --------
+    >>> entries_up_to(torch.arange(128.0)[None], torch.tensor([1.5]))
+    (tensor([0, 0]), tensor([0, 1]))
+    """
+    grouped = table.view(len(table), -1, GROUPS)  # column c is in group c % GROUPS
+    rows, groups = (grouped.amin(1) <= limits[:, None]).nonzero(as_tuple=True)
+    pairs, places = (grouped[rows, :, groups] <= limits[rows, None]).nonzero(as_tuple=True)
+    return rows[pairs], places * GROUPS + groups[pairs]
+
+
+def smallest_entries(table: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k smallest entries of every row, or all of them, and their columns.
+
+    Looking for the place of a minimum takes several times as long as looking for its value. So the
+    columns are dealt out to groups, the smallest value of each group is found, and only the k
+    groups with the smallest of these values are searched: the k smallest entries are in them.
+
+    Parameters
+    ----------
+    table : float tensor of shape (n, columns); `columns` is a multiple of `GROUPS`
+    k : int
+
+    Returns
+    -------
+    values : float tensor of shape (n, min(k, columns)), ascending
+    columns : int64 tensor of the same shape
+
+    Examples
+    --------
+    >>> table = torch.arange(128.0).flip(0)[None]
+    >>> smallest_entries(table, 3)
+    (tensor([[0., 1., 2.]]), tensor([[127, 126, 125]]))
+    """
+    n_rows, n_columns = table.shape
+    if k >= GROUPS or n_columns == GROUPS:
+        return table.topk(min(k, n_columns), largest=False)
+    grouped = table.view(n_rows, -1, GROUPS)  # column c is in group c % GROUPS
+    depth = grouped.shape[1]
+    groups = grouped.amin(1).topk(k, largest=False).indices
+    members = grouped.gather(2, groups[:, None].expand(-1, depth, -1)).flatten(1)
+    values, places = members.topk(min(k, members.shape[1]), largest=False)
+    columns = places // k * GROUPS + groups.gather(1, places % k)
+    return values, columns
 
 
 @dataclass(kw_only=True, eq=False)

@@ -24,7 +24,7 @@ from patchcore_helpers.core.index.base import (
     IndexRefused,
     rank_by_true_distance,
 )
-from patchcore_helpers.core.validation import as_patch_matrix, check_integer
+from patchcore_helpers.core.validation import as_patch_tensor, check_integer
 from patchcore_helpers.errors import InputError
 
 
@@ -203,9 +203,14 @@ class IVFIndex(FaissIndex):
     def _first_effort(self) -> int:
         return self.nprobe
 
+    @property
+    def _wanted_clusters(self) -> int:
+        """The number of clusters that the settings ask for."""
+        return self.n_clusters or round(math.sqrt(self.size))
+
     def _resolved_clusters(self) -> int:
         """The number of clusters, once the memory bank is known to be large enough."""
-        clusters = self.n_clusters or round(math.sqrt(self.size))
+        clusters = self._wanted_clusters
         if clusters > self.size:
             raise IndexRefused(
                 f"index: n_clusters={clusters} needs {clusters} rows, "
@@ -265,7 +270,7 @@ class IVFPQIndex(IVFIndex):
         return torch.nn.functional.pad(vectors, (0, self._padding())).numpy()
 
     def _resolved_clusters(self) -> int:
-        clusters = self.n_clusters or round(math.sqrt(self.size))
+        clusters = self._wanted_clusters
         rows_needed = max(clusters, 2**self.bits)
         if rows_needed > self.size or self.m > self.width:
             raise IndexRefused(
@@ -292,7 +297,9 @@ class IVFPQIndex(IVFIndex):
     def arrays(self) -> dict[str, np.ndarray]:
         return dict(self.codes)
 
-    def restore(self, vectors: np.ndarray | None, arrays: Mapping[str, np.ndarray]) -> Self:
+    def restore(
+        self, vectors: np.ndarray | torch.Tensor | None, arrays: Mapping[str, np.ndarray]
+    ) -> Self:
         """Become the index that was saved; FAISS sees the arrays only once they are checked.
 
         Parameters
@@ -312,7 +319,7 @@ class IVFPQIndex(IVFIndex):
         if self.stores_vectors and vectors is None:
             raise InputError(f"index {self.kind}: needs the vectors of the memory bank")
         if vectors is not None:
-            stored = torch.from_numpy(as_patch_matrix(vectors, "memory bank", self.width))
+            stored = as_patch_tensor(vectors, "memory bank", self.width).cpu()
             if len(stored) != self.size:
                 raise InputError(f"memory bank: {len(stored)} rows, but {self.size} codes")
             self.vectors = stored
