@@ -203,6 +203,27 @@ class Extractor:
             lambda batch: network(self._read_pixels(batch)), self._batches(items)
         )
 
+    def all_maps(self, items: Sequence[Any]) -> list[Tensor]:
+        """The feature maps of every layer for all images at once, through the cache.
+
+        One forward pass serves every choice of layers and neighborhoods that is made afterwards.
+
+        Returns
+        -------
+        list of float32 tensors of shape (n, channels_l, height_l, width_l), on the processor
+        """
+        batches = self.compute_maps(items)
+        if self.cache:
+            batches = self.cache.get_or_compute(
+                self.key(),
+                items,
+                self.backbone.layers,
+                self.batch_size,
+                compute=lambda: self.compute_maps(items),
+            )
+        by_layer = zip(*batches, strict=True)
+        return [torch.cat([batch.float().cpu() for batch in layer]) for layer in by_layer]
+
     def patches(
         self,
         items: Sequence[Any],
