@@ -6,12 +6,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from patchcore_helpers.core.items import read_item
 from patchcore_helpers.course.figures.panels import (
+    HEAT_OPACITY,
     Box,
     draw_box,
     heat_map,
@@ -104,6 +106,13 @@ def overlap_by_setting(table: pd.DataFrame, xlabel: str) -> Figure:
     return figure
 
 
+def _heat_over_gray() -> ListedColormap:
+    """The colors that `heat_map` shows over a medium gray, from nothing to full strength."""
+    strength = np.linspace(0, 1, 256)[:, None]
+    opacity = HEAT_OPACITY * strength
+    return ListedColormap(opacity * colormaps[HEAT](strength[:, 0])[:, :3] + (1 - opacity) * 0.6)
+
+
 def receptive_fields(
     image: Any, rows: Sequence[tuple[Sequence[np.ndarray], Sequence[Box], Sequence[str]]]
 ) -> Figure:
@@ -117,7 +126,7 @@ def receptive_fields(
         influence; the grid cells of the patch, in pixels; titles.
     """
     columns = max(len(fields) for fields, _, _ in rows)
-    size = (11, 2.9 * len(rows) + 0.3)
+    size = (11, 2.6 * len(rows) + 0.2)
     figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -129,9 +138,9 @@ def receptive_fields(
             ax.imshow(heat_map(pixels, strength, (np.log10(FAINTEST), 0)))
             draw_box(ax, box)
             hide_axes(ax, title)
-    scale = ScalarMappable(LogNorm(FAINTEST, 1), HEAT)
+    scale = ScalarMappable(LogNorm(FAINTEST, 1), _heat_over_gray())
     label = "squared gradient (of its maximum)"
-    figure.colorbar(scale, ax=axes, label=label, shrink=0.8, aspect=18, extend="min")
+    figure.colorbar(scale, ax=axes, label=label, shrink=0.8, aspect=18)
     return figure
 
 
@@ -209,7 +218,7 @@ def patch_neighbors(
     others : sequence of (sample, box, title)
     size : (height, width), pixels
     """
-    figure, axes = plt.subplots(2, 1 + len(others), figsize=(11, 5.2), squeeze=False)
+    figure, axes = plt.subplots(2, 1 + len(others), figsize=(11, 4.8), squeeze=False)
     height, width = size
     for column, (sample, box, title) in enumerate([chosen, *others]):
         pixels = sample.read().resize((width, height))
