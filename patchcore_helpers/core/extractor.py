@@ -221,8 +221,16 @@ class Extractor:
                 self.batch_size,
                 compute=lambda: self.compute_maps(items),
             )
-        by_layer = zip(*batches, strict=True)
-        return [torch.cat([batch.float().cpu() for batch in layer]) for layer in by_layer]
+        maps: list[Tensor] = []
+        start = 0
+        for batch in batches:
+            if not maps:  # made once: joining batches in the end would hold everything twice
+                maps = [torch.empty(len(items), *layer.shape[1:]) for layer in batch]
+            stop = start + len(batch[0])
+            for whole, layer in zip(maps, batch, strict=True):
+                whole[start:stop] = layer
+            start = stop
+        return maps
 
     def patches(
         self,
