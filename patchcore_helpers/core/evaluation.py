@@ -2,18 +2,26 @@
 
 import time
 import timeit
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
-from patchcore_helpers.core.detector import AnomalyResult, Detector, Grids, image_scores
+from patchcore_helpers.core.bank import MemoryBank
+from patchcore_helpers.core.detector import (
+    AnomalyResult,
+    Detector,
+    Grids,
+    image_scores,
+    smooth_maps,
+)
 from patchcore_helpers.core.index import ExactIndex
-from patchcore_helpers.core.intervals import Interval, grouped_auroc_interval
-from patchcore_helpers.core.metrics import au_pro, image_auroc, pixel_auroc
+from patchcore_helpers.core.intervals import Interval, auroc_interval, grouped_auroc_interval
+from patchcore_helpers.core.metrics import au_pro, image_auroc, pixel_auroc, region_overlaps
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
 from patchcore_helpers.data.category import Category, LabeledImage
 from patchcore_helpers.data.images import resize_labels, resize_mask
@@ -187,42 +195,121 @@ def pixel_metrics(masks: Sequence[np.ndarray | None], maps: Grids) -> dict[str, 
     }
 
 
-def compare_layers(
-    category: Category, choices: Sequence[tuple[str, Sequence[int]]], **options: Any
-) -> pd.DataFrame:
-    """Evaluate several choices of backbone and layers on one category.
+class PatchJudgement(NamedTuple):
+    """What patch vectors of one kind are worth; made by `judge_patches`.
+
+    Attributes
+    ----------
+    scores : float32 array of shape (n,)
+        Image scores.
+    patch_scores : float32 array of shape (n, rows, columns)
+    regions : DataFrame
+        What each true region adds to AU-PRO, see `region_overlaps`; empty without masks.
+    """
+
+    scores: np.ndarray
+    patch_scores: np.ndarray
+    regions: pd.DataFrame
+
+    @property
+    def au_pro(self) -> float | None:
+        return float(self.regions["overlap"].mean()) if len(self.regions) else None
+
+    @property
+    def pixel_auroc(self) -> float | None:
+        if not len(self.regions):
+            return None
+        return float(np.average(self.regions["pixel_auroc"], weights=self.regions["pixels"]))
+
+
+def judge_patches(
+    train: Any,
+    test: Any,
+    masks: Sequence[np.ndarray | None],
+    *,
+    size: tuple[int, int],
+    bank_size: int = 1000,
+    seed: int = 0,
+) -> PatchJudgement:
+    """PatchCore on patch vectors that are there already, whatever network and layer made them.
 
     Parameters
     ----------
-    category : Category
-    choices : list of (backbone name, layers)
-    **options : other parameters of PatchCore
+    train, test : float32 arrays or tensors of shape (n, rows, columns, channels)
+    masks : sequence of bool arrays of shape `size`, or None where a mask is missing
+        Of the test images.
+    size : (height, width) of the anomaly maps, pixels
+    bank_size : int
+        Rows of the memory bank, chosen by greedy k-center; the same for every grid, so that a fine
+        grid has no larger bank than a coarse one.
+    seed : int
+
+    Returns
+    -------
+    PatchJudgement
+    """
+    vectors = as_rows(np.asarray(train))
+    ratio = min(1.0, bank_size / len(vectors))
+    bank = MemoryBank(coreset_ratio=ratio, random_state=seed).fit(vectors)
+    test = np.asarray(test)
+    patch_scores = bank.distances(as_rows(test)).reshape(test.shape[:3])
+    maps = smooth_maps(patch_scores, size)
+    known = [(mask, values) for mask, values in zip(masks, maps, strict=True) if mask is not None]
+    regions = pd.DataFrame(columns=["image", "pixels", "overlap", "pixel_auroc"])
+    if any(mask.any() for mask, _ in known):
+        regions = region_overlaps([mask for mask, _ in known], [values for _, values in known])
+    return PatchJudgement(image_scores(patch_scores), patch_scores, regions)
+
+
+def judgement_table(judged: Mapping[str, PatchJudgement], labels: np.ndarray) -> pd.DataFrame:
+    """Image AUROC, AU-PRO (with 95 % intervals) and pixel AUROC of several judgements.
+
+    Parameters
+    ----------
+    judged : mapping of name to PatchJudgement
+    labels : array of 0 and 1, shape (n,)
 
     Returns
     -------
     DataFrame
-        Columns network, layers, grid, channels, image_auroc, pixel_auroc, au_pro, seconds (fit and
-        score together).
+        Indexed by the name; columns image_auroc, image_low, image_high and, where masks are known,
+        au_pro, pro_low, pro_high, pixel_auroc.
     """
-    rows = []
-    for backbone, layers in choices:
-        model = PatchCore(backbone, layers=layers, **options)
-        results, _ = evaluate(category, model)
-        unit = "block" if model.extractor_.backbone.patch_size else "stage"
-        n_rows, n_columns = model.grid_
-        rows.append(
-            {
-                "network": backbone,
-                "layers": f"{backbone.split('_')[0]} {unit} {'+'.join(map(str, layers))}",
-                "grid": f"{n_rows} x {n_columns}",
-                "channels": model.bank_.vectors_.shape[1],
-                "image_auroc": results["image_auroc"],
-                "pixel_auroc": results["pixel_auroc"],
-                "au_pro": results["au_pro"],
-                "seconds": round(results["fit_seconds"] + results["score_seconds"], 2),
-            }
-        )
-    return pd.DataFrame(rows)
+    rows = {}
+    for name, judgement in judged.items():
+        row: dict[str, float | None] = {}
+        image = auroc_interval(labels, judgement.scores)
+        row |= {"image_auroc": image.estimate, "image_low": image.low, "image_high": image.high}
+        if len(judgement.regions):
+            overlap = region_interval(judgement.regions["overlap"])
+            row |= {"au_pro": overlap.estimate, "pro_low": overlap.low, "pro_high": overlap.high}
+            row["pixel_auroc"] = judgement.pixel_auroc
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("patches")
+
+
+def region_interval(values: ArrayLike) -> Interval:
+    """Mean over regions with a 95 % interval for other defects of the same kind.
+
+    For a paired comparison, give the differences region by region. The regions count as
+    independent, and the normal pixels, of which there are millions, as known exactly.
+
+    Parameters
+    ----------
+    values : array of float, shape (regions,)
+
+    Examples
+    --------
+    >>> interval = region_interval([0.5, 0.7, 0.9])
+    >>> round(interval.estimate, 2), round(interval.low, 2)
+    (0.7, 0.2)
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        estimate = float(values.mean()) if len(values) else float("nan")
+        return Interval(estimate, float("-inf"), float("inf"), float("inf"), 1)
+    components = [(float(values.var(ddof=1)) / len(values), len(values) - 1)]
+    return Interval.from_variance_components(values.mean(), components)
 
 
 def nested_patch_scores(

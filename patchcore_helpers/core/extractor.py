@@ -197,6 +197,35 @@ class Extractor:
             lambda batch: network(self._read_pixels(batch)), self._batches(items)
         )
 
+    def all_maps(self, items: Sequence[Any]) -> list[Tensor]:
+        """The feature maps of every layer for all images at once, through the cache.
+
+        One forward pass serves every choice of layers and neighborhoods that is made afterwards.
+
+        Returns
+        -------
+        list of float32 tensors of shape (n, channels_l, height_l, width_l), on the processor
+        """
+        batches = self.compute_maps(items)
+        if self.cache:
+            batches = self.cache.get_or_compute(
+                self.key(),
+                items,
+                self.backbone.layers,
+                self.batch_size,
+                compute=lambda: self.compute_maps(items),
+            )
+        maps: list[Tensor] = []
+        start = 0
+        for batch in batches:
+            if not maps:  # made once: joining batches in the end would hold everything twice
+                maps = [torch.empty(len(items), *layer.shape[1:]) for layer in batch]
+            stop = start + len(batch[0])
+            for whole, layer in zip(maps, batch, strict=True):
+                whole[start:stop] = layer
+            start = stop
+        return maps
+
     def patches(
         self,
         items: Sequence[Any],

@@ -6,6 +6,7 @@ How sure one can be of an AUROC: see `patchcore_helpers.core.intervals`.
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
@@ -147,3 +148,53 @@ def au_pro(masks: Arrays, maps: Arrays, limit: float = 0.3) -> float | None:
     x = np.append(false_positive_rate[within], limit)
     y = np.append(overlap[within], overlap_at_limit)
     return float(np.trapezoid(y, x) / limit)
+
+
+def region_overlaps(masks: Arrays, maps: Arrays, limit: float = 0.3) -> pd.DataFrame:
+    """What each true region adds to AU-PRO, so that defects can be compared one by one.
+
+    Call f(p) the share of all normal pixels that are hotter than a defect's pixel p. A threshold
+    that lets p pass costs at least f(p) false positives, so p counts in the curve of `au_pro` from
+    f(p) to `limit`: the share 1 - f(p) / limit of its width. The mean of that over a region is the
+    region's overlap, and the mean over regions is AU-PRO. The mean of 1 - f(p) over all defect
+    pixels, large regions and small ones in one pot, is the pixel AUROC. (Both up to equal scores.)
+
+    Parameters
+    ----------
+    masks : sequence of bool arrays of shape (height, width), or array (n, height, width)
+    maps : sequence of float arrays of the same shapes
+    limit : float in (0, 1]
+
+    Returns
+    -------
+    DataFrame
+        One row per region: image (its number), pixels, overlap, pixel_auroc (of its pixels alone).
+
+    Examples
+    --------
+    >>> mask = np.array([[[1, 0, 0, 0, 0]]], bool)
+    >>> region_overlaps(mask, np.array([[[0.9, 0.1, 0.2, 0.3, 0.4]]]))["overlap"].tolist()
+    [1.0]
+    """
+    if not 0 < limit <= 1:
+        raise InputError(f"limit={limit}: give a false positive rate above 0 and at most 1")
+    scores = _pixel_scores(masks, maps)
+    sizes, region_of = _label_regions(masks)
+    normal = np.sort(scores[region_of == 0])
+    in_region = region_of > 0
+    regions = region_of[in_region] - 1
+    hotter = len(normal) - np.searchsorted(normal, scores[in_region], side="right")
+    false_positive_rate = hotter / max(len(normal), 1)
+
+    def mean_by_region(values: np.ndarray) -> np.ndarray:
+        return np.bincount(regions, weights=values, minlength=len(sizes)) / sizes
+
+    regions_per_image = [_label_regions([mask])[0].size for mask in masks]
+    return pd.DataFrame(
+        {
+            "image": np.repeat(np.arange(len(masks)), regions_per_image),
+            "pixels": sizes,
+            "overlap": mean_by_region(np.clip(1 - false_positive_rate / limit, 0, 1)),
+            "pixel_auroc": mean_by_region(1 - false_positive_rate),
+        }
+    )

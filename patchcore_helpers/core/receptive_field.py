@@ -11,6 +11,8 @@ from patchcore_helpers.errors import InputError
 
 TINY = 1e-12
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom; pixels
+
 
 def receptive_field(
     extractor: Extractor, item: Any, row: int, column: int, draws: int = 4, seed: int = 0
@@ -68,7 +70,7 @@ def effective_area(field: np.ndarray, share: float = 0.9) -> float:
     Parameters
     ----------
     field : float array of shape (height, width)
-        As `receptive_field` returns it.
+        Influence of each pixel: a field of `receptive_field`, or its square.
     share : float in (0, 1]
 
     Examples
@@ -81,9 +83,39 @@ def effective_area(field: np.ndarray, share: float = 0.9) -> float:
     return float(n_below + 1) / field.size
 
 
-def patch_box(
-    row: int, column: int, grid: tuple[int, int], size: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def influence_by_distance(field: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """How much of a patch's influence lies within each distance of the patch's center.
+
+    The influence of a pixel is the square of its gradient. Squares add up: if every pixel got a
+    little noise of its own, the square is the pixel's share of what happens to the patch vector.
+
+    Parameters
+    ----------
+    field : float array of shape (height, width)
+        As `receptive_field` returns it.
+    box : (left, top, right, bottom) of the patch, pixels
+
+    Returns
+    -------
+    distances : float array of shape (height * width,), pixels, ascending
+    within : float array of the same shape
+        The share of all influence that lies at most this far away; the last is 1.
+
+    Examples
+    --------
+    >>> distances, within = influence_by_distance(np.array([[0.0, 3.0, 1.0]]), (1, 0, 2, 1))
+    >>> distances.tolist(), within.tolist()
+    ([0.0, 1.0, 1.0], [0.9, 0.9, 1.0])
+    """
+    left, top, right, bottom = box
+    rows, columns = np.indices(field.shape)
+    distance = np.hypot(rows + 0.5 - (top + bottom) / 2, columns + 0.5 - (left + right) / 2)
+    order = np.argsort(distance, axis=None, kind="stable")
+    within = np.square(field, dtype=float).ravel()[order].cumsum()
+    return distance.ravel()[order], within / max(within[-1], TINY)
+
+
+def patch_box(row: int, column: int, grid: tuple[int, int], size: tuple[int, int]) -> Box:
     """Pixels (left, top, right, bottom) of a patch's cell in the grid.
 
     Parameters

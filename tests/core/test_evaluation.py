@@ -8,10 +8,12 @@ import pytest
 import torch
 from helpers.au_pro import au_pro_by_hand
 from PIL import Image
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from patchcore_helpers import InputError, PatchCore, load_category
 from patchcore_helpers.core import evaluation
+from patchcore_helpers.core.aggregation import aggregate
 from patchcore_helpers.data.folder import load_folder
 
 KEYS = [
@@ -151,3 +153,40 @@ def test_all_solar_cells(name, seed, least, two_threads):
     results, _ = evaluation.evaluate(category, PatchCore(random_state=seed))
     assert results["image_auroc"] >= least
     assert (results["n_train"], results["bank_size"]) == (200, 2048)
+
+
+@pytest.mark.long
+def test_judged_patches_score_as_patchcore_does(tmp_path, make_category):
+    """The same maps, bank and scores by another path: the detector itself."""
+    category = load_folder(make_category(tmp_path / "bolt", train=5, size=(96, 72)))
+    model = make(random_state=3)
+    results, detected = evaluation.evaluate(category, model)
+    train, test = (
+        aggregate(model.extractor_.all_maps(images)) for images in (category.train, category.test)
+    )
+    masks = evaluation.ground_truth_masks(category, (64, 64))
+    judged = evaluation.judge_patches(
+        train, test, masks, size=(64, 64), bank_size=len(model.bank_), seed=3
+    )
+    assert np.allclose(judged.scores, detected.scores, rtol=1e-4)
+    assert judged.au_pro == pytest.approx(results["au_pro"], abs=2e-3)
+    assert judged.pixel_auroc == pytest.approx(results["pixel_auroc"], abs=1e-3)
+    table = evaluation.judgement_table({"joined": judged}, category.labels)
+    assert table.loc["joined", "image_auroc"] == pytest.approx(results["image_auroc"])
+
+
+def test_judged_patches_without_masks():
+    rng = np.random.default_rng(0)
+    train, test = rng.random((3, 4, 4, 8)), rng.random((6, 4, 4, 8))
+    judged = evaluation.judge_patches(train, test, [None] * 6, size=(16, 16), bank_size=20)
+    assert (judged.au_pro, judged.pixel_auroc, len(judged.regions)) == (None, None, 0)
+    table = evaluation.judgement_table({"a": judged}, np.array([0, 0, 0, 1, 1, 1]))
+    assert "au_pro" not in table
+
+
+def test_the_interval_of_a_mean_over_regions_is_students():
+    values = np.random.default_rng(0).normal(size=12)
+    interval = evaluation.region_interval(values)
+    expected = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
+    assert (interval.low, interval.high) == pytest.approx(expected)
+    assert evaluation.region_interval([0.5]).verdict == "no difference shown"

@@ -15,6 +15,7 @@ from patchcore_helpers import InputError, Sample
 from patchcore_helpers.core.aggregation import aggregate
 from patchcore_helpers.core.backbones import load_backbone
 from patchcore_helpers.core.extractor import Extractor, as_size, extract
+from patchcore_helpers.core.feature_cache import FeatureCache
 
 
 class Pixels(torch.nn.Module):
@@ -293,3 +294,18 @@ def test_patches_do_not_depend_on_the_threads():
     np.testing.assert_array_equal(extractor.extract(photos), expected)
     shapes = extractor.patches(photos, then=lambda patches: patches.shape)
     assert list(shapes) == [(1, *expected.shape[1:])] * len(photos)
+
+
+def test_all_maps_are_those_of_single_images_with_and_without_a_cache(tmp_path):
+    images = [np.random.default_rng(i).integers(0, 255, (40, 40, 3), np.uint8) for i in range(5)]
+    backbone = load_backbone("resnet18", layers=(1, 3), weights="random")
+    plain = Extractor(backbone, 64, batch_size=2, engine="torch", device="cpu")
+    cached = Extractor(
+        backbone, 64, batch_size=2, engine="torch", device="cpu", cache=FeatureCache(tmp_path)
+    )
+    expected = [torch.cat(layer) for layer in zip(*plain.compute_maps(images), strict=True)]
+    for extractor in (plain, cached, cached):  # the last one reads what the second has written
+        maps = extractor.all_maps(images)
+        assert [m.shape[0] for m in maps] == [5, 5]
+        for found, layer in zip(maps, expected, strict=True):
+            torch.testing.assert_close(found, layer)

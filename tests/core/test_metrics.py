@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
 from patchcore_helpers import InputError
-from patchcore_helpers.core.metrics import au_pro, image_auroc, pixel_auroc
+from patchcore_helpers.core.metrics import au_pro, image_auroc, pixel_auroc, region_overlaps
 
 
 @settings(deadline=None, max_examples=200)
@@ -130,3 +130,27 @@ def test_bad_input():
     for limit in (0, -0.1, 1.5, np.nan):
         with pytest.raises(InputError, match="limit="):
             au_pro(np.ones((1, 2, 2), bool), np.ones((1, 2, 2)), limit)
+
+
+def test_region_overlaps_add_up_to_au_pro_and_pixel_auroc():
+    rng = np.random.default_rng(3)
+    masks = np.zeros((4, 40, 40), bool)
+    masks[0, 3:20, 5:30] = masks[1, 4:6, 4:6] = masks[1, 30, 30] = masks[2, 10:14, 0:9] = True
+    maps = rng.normal(size=masks.shape) + masks
+    regions = region_overlaps(masks, maps)
+    assert regions["image"].tolist() == [0, 1, 1, 2]
+    assert regions["pixels"].tolist() == [17 * 25, 4, 1, 36]
+    # Up to the last step before the limit, which is one normal pixel wide.
+    assert regions["overlap"].mean() == pytest.approx(au_pro(masks, maps), abs=1 / 1000)
+    by_pixel = np.average(regions["pixel_auroc"], weights=regions["pixels"])
+    assert by_pixel == pytest.approx(pixel_auroc(masks, maps))
+
+
+def test_region_overlaps_of_one_region_by_hand():
+    mask = np.array([[[1, 1, 0, 0, 0, 0]]], bool)
+    values = np.array([[[5.0, 2.5, 1.0, 2.0, 3.0, 4.0]]])  # 0 and 2 of 4 normal pixels are hotter
+    regions = region_overlaps(mask, values, limit=1.0)
+    assert regions["overlap"].tolist() == [pytest.approx((1 + 0.5) / 2)]
+    assert region_overlaps(mask, values, limit=0.5)["overlap"].tolist() == [pytest.approx(0.5)]
+    with pytest.raises(InputError, match="limit"):
+        region_overlaps(mask, values, limit=0)

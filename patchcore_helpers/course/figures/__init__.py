@@ -4,22 +4,29 @@ The figures of the experiments are in modules of their own: ``figures.exp1.compa
 """
 
 from patchcore_helpers.course.figures import exp1, exp2, exp3
-from patchcore_helpers.course.figures.bank import matches, neighbors, pipeline
+from patchcore_helpers.course.figures.bank import matches, pipeline
 from patchcore_helpers.course.figures.curves import (
     distortion,
     few_shot,
     growth,
-    layer_scores,
     mean_curves,
     ratio_view,
 )
 from patchcore_helpers.course.figures.decisions import scores, threshold_view
+from patchcore_helpers.course.figures.features import (
+    cumulative_influence,
+    enlarged,
+    layer_intervals,
+    overlap_by_setting,
+    patch_neighbors,
+    receptive_fields,
+    scores_to_map,
+)
 from patchcore_helpers.course.figures.panels import heat_map, overlay
 from patchcore_helpers.course.figures.pictures import (
     heat_maps,
     images,
     layer_maps,
-    receptive_fields,
     reconstructions,
 )
 from patchcore_helpers.course.figures.strips import strip_maps, strip_tiles, tile_and_patch
@@ -29,7 +36,9 @@ from patchcore_helpers.course.figures.toy import greedy_steps, quantized, toy_ba
 __all__ = [
     "STYLE",
     "THRESHOLD",
+    "cumulative_influence",
     "distortion",
+    "enlarged",
     "exp1",
     "exp2",
     "exp3",
@@ -39,18 +48,20 @@ __all__ = [
     "heat_map",
     "heat_maps",
     "images",
+    "layer_intervals",
     "layer_maps",
-    "layer_scores",
     "matches",
     "mean_curves",
-    "neighbors",
+    "overlap_by_setting",
     "overlay",
+    "patch_neighbors",
     "pipeline",
     "quantized",
     "ratio_view",
     "receptive_fields",
     "reconstructions",
     "scores",
+    "scores_to_map",
     "strip_maps",
     "strip_tiles",
     "threshold_view",

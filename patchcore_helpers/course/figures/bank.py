@@ -1,6 +1,5 @@
 """How PatchCore gets from an image to a map, and which stored patches decide."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -8,13 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from patchcore_helpers.course.figures.panels import (
-    Box,
-    draw_box,
     hide_axes,
     overlay,
     show_picture,
 )
-from patchcore_helpers.course.figures.style import DEFECT, NORMAL, SKY
+from patchcore_helpers.course.figures.style import DEFECT, NORMAL
 
 
 def pipeline(
@@ -57,48 +54,6 @@ def pipeline(
     hide_axes(axes[3], "4  distance to the bank")
     limits = (float(anomaly_map.min()), float(anomaly_map.max()))
     overlay(axes[4], pixels, anomaly_map, limits, "5  anomaly map")
-    return figure
-
-
-def neighbors(
-    image: Any,
-    box: Box,
-    field: np.ndarray | None,
-    nearest: Sequence[tuple[Any, Box]],
-    distances: Sequence[float],
-    size: tuple[int, int],
-) -> Figure:
-    """A patch in its image, its receptive field, and its nearest patches of the bank in theirs.
-
-    Parameters
-    ----------
-    image : sample
-    box : (left, top, right, bottom) of the patch, pixels at `size`
-    field : array of shape (height, width), or None
-    nearest : sequence of (sample, box)
-        The nearest normal patches.
-    distances : sequence of float, of the same length
-    size : (height, width), pixels
-    """
-    figure, axes = plt.subplots(2, 1 + len(nearest), figsize=(11, 5), squeeze=False)
-    titles = ["chosen patch", *(f"distance {distance:.2f}" for distance in distances)]
-    height, width = size
-    for column, (sample, patch) in enumerate([(image, box), *nearest]):
-        is_query = column == 0
-        pixels = sample.read().resize((width, height))
-        above, below = axes[:, column]
-        if is_query and field is not None:
-            overlay(above, pixels, np.sqrt(field), (0, 1))
-        else:
-            above.imshow(pixels)
-        below.imshow(pixels)
-        for ax, title in ((above, titles[column]), (below, "")):
-            draw_box(ax, patch, DEFECT if is_query else SKY)
-            hide_axes(ax, title)
-        left, top, right, bottom = patch
-        margin = max(24, right - left) + 0.5
-        below.set_xlim(left - margin, right + margin - 1)
-        below.set_ylim(bottom + margin - 1, top - margin)
     return figure
 
 

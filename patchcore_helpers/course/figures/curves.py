@@ -14,34 +14,6 @@ from patchcore_helpers.course.figures.style import BLACK, BLUE, DEFECT, ORANGE, 
 SAMPLER_COLORS = {"k_center": BLUE, "random": ORANGE}
 
 
-def layer_scores(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """One dot per layer choice and measure, a panel per measure.
-
-    Parameters
-    ----------
-    table : DataFrame with a column "layers", "network", and one per measure
-    measures : mapping of column to label
-    """
-    rows = np.arange(len(table))[::-1]
-    size = (10, 0.42 * len(table) + 1.2)
-    figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False)
-    colors = np.where(table["network"] == table["network"].iloc[0], BLUE, ORANGE)
-    for ax, (column, label) in zip(axes[0], measures.items(), strict=True):
-        ax.hlines(rows, table[column].min(), table[column], color="0.85", lw=2)
-        ax.scatter(table[column], rows, c=colors, s=70, zorder=3)
-        best = int(np.nanargmax(table[column]))
-        ax.annotate(
-            "best",
-            (table[column].iloc[best], rows[best]),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="center",
-        )
-        ax.set(xlabel=label, yticks=rows, ylim=(-0.7, len(table) - 0.2))
-    axes[0][0].set_yticklabels(table["layers"])
-    return figure
-
-
 def mean_curves(
     table: pd.DataFrame,
     measures: Mapping[str, str],

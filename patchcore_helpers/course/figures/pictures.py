@@ -7,11 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from patchcore_helpers.core.items import read_item
 from patchcore_helpers.course.figures.panels import (
-    Box,
     Limits,
-    draw_box,
     hide_axes,
     outline_defect,
     overlay,
@@ -111,24 +108,4 @@ def layer_maps(image: Any, maps: Sequence[np.ndarray], names: Sequence[str]) -> 
         ax.imshow(np.abs(feature_map).mean(0))
         channels, height, width = feature_map.shape
         hide_axes(ax, f"{name}\n{height} x {width}, {channels} channels")
-    return figure
-
-
-def receptive_fields(
-    image: Any, fields: Sequence[np.ndarray], boxes: Sequence[Box], titles: Sequence[str]
-) -> Figure:
-    """What one patch vector sees: its receptive field over the image, and its grid cell.
-
-    Parameters
-    ----------
-    image : sample, path, PIL image or uint8 array
-    fields : sequence of arrays of shape (height, width), largest value 1
-    boxes : sequence of (left, top, right, bottom), pixels
-    titles : sequence of str
-    """
-    figure, axes = plt.subplots(1, len(fields), figsize=(11, 11 / len(fields) + 0.4), squeeze=False)
-    pixels = read_item(image)
-    for ax, field, box, title in zip(axes[0], fields, boxes, titles, strict=True):
-        overlay(ax, pixels, np.sqrt(field), (0, 1), title)
-        draw_box(ax, box)
     return figure

@@ -17,6 +17,8 @@ from patchcore_helpers.course.figures.style import (
     SKY,
 )
 
+Place = tuple[int, int]  # row, column
+
 CLUSTER_COLORS = [BLUE, ORANGE, GREEN, SKY, PURPLE]
 
 
@@ -48,29 +50,34 @@ def _show_numbers(ax: Axes, values: np.ndarray, title: str) -> None:
     """Draw a small map with its values written into the cells."""
     ax.imshow(values, cmap="Blues", vmin=0, vmax=1.6 * values.max())
     for (row, column), value in np.ndenumerate(values):
-        ax.text(column, row, f"{value:.3g}", ha="center", va="center")
+        ax.text(column, row, f"{value:.2g}", ha="center", va="center")
     ax.set_title(title, fontsize=11)
     ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 
 
-def toy_unfold(padded: np.ndarray, mean: np.ndarray, row: int, column: int) -> Figure:
-    """A small map with its border of zeros, one 3x3 neighborhood marked, and the map of means.
+def toy_unfold(padded: np.ndarray, mean: np.ndarray, ones: np.ndarray, place: Place) -> Figure:
+    """A small map with its border of zeros, the map of 3x3 means, and what a map of ones becomes.
 
     Parameters
     ----------
     padded : array of shape (height + 2, width + 2)
     mean : array of shape (height, width)
-    row, column : int
+        Of the 3x3 neighborhoods.
+    ones : array of shape (height, width)
+        The means of a map that is 1 everywhere.
+    place : (row, column)
         The position, in `mean`, whose neighborhood is marked.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.9))
-    _show_numbers(left, padded, "feature map, with a border of zeros")
-    _show_numbers(right, mean, "mean of each 3x3 neighborhood")
+    row, column = place
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.9))
+    _show_numbers(left, padded, "one channel, with a border of zeros")
+    _show_numbers(middle, mean, "mean of each 3x3 neighborhood")
+    _show_numbers(right, ones, "the same for a map of ones")
     corner = (column - 0.5, row - 0.5)
     left.add_patch(plt.Rectangle(corner, 3, 3, fill=False, edgecolor=DEFECT, lw=3))
-    right.add_patch(plt.Rectangle(corner, 1, 1, fill=False, edgecolor=DEFECT, lw=3))
+    middle.add_patch(plt.Rectangle(corner, 1, 1, fill=False, edgecolor=DEFECT, lw=3))
     return figure
 
 
