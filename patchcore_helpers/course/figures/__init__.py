@@ -5,6 +5,15 @@ The figures of the experiments are in modules of their own: ``figures.exp1.compa
 
 from patchcore_helpers.course.figures import exp1, exp2, exp3
 from patchcore_helpers.course.figures.bank import matches, neighbors, pipeline
+from patchcore_helpers.course.figures.coverage import (
+    bank_size_curves,
+    dirt_shares,
+    greedy_strip,
+    pool_and_bound,
+    radius_line,
+    rows_by_image,
+    suspects,
+)
 from patchcore_helpers.course.figures.curves import (
     distortion,
     few_shot,
@@ -29,12 +38,15 @@ from patchcore_helpers.course.figures.toy import greedy_steps, quantized, toy_ba
 __all__ = [
     "STYLE",
     "THRESHOLD",
+    "bank_size_curves",
+    "dirt_shares",
     "distortion",
     "exp1",
     "exp2",
     "exp3",
     "few_shot",
     "greedy_steps",
+    "greedy_strip",
     "growth",
     "heat_map",
     "heat_maps",
@@ -46,13 +58,17 @@ __all__ = [
     "neighbors",
     "overlay",
     "pipeline",
+    "pool_and_bound",
     "quantized",
+    "radius_line",
     "ratio_view",
     "receptive_fields",
     "reconstructions",
+    "rows_by_image",
     "scores",
     "strip_maps",
     "strip_tiles",
+    "suspects",
     "threshold_view",
     "tile_and_patch",
     "toy_bank",
