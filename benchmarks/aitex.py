@@ -134,8 +134,7 @@ def describe(frame, lengths):
         rows.append([name, *cells, both])
     own = frame[(frame.measure == "as the notebook") & (frame.seed == seeds[0])]
     intervals = "; ".join(
-        f"{r.fabric}: {r.image:.3f} [{max(0, r.low):.3f}, {min(1, r.high):.3f}]"
-        for r in own.itertuples()
+        f"{r.fabric}: {r.image:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in own.itertuples()
     )
     return f"""## AITEX
 

@@ -283,11 +283,11 @@ def write_report(frame, folder):
 `python -m benchmarks.coreset`, {time.strftime("%Y-%m-%d")}; {report.processor()},
 {threads} threads, torch {torch.__version__}; load average {frame.load.min():.1f} to
 {frame.load.max():.1f}, to which a measurement itself adds about {threads}. Real patch vectors,
-{n:,} x 152. Ours and the plain loop search a random projection to {PROJECTION} dimensions, anomalib
-its own sparse one; projecting is part of the time. Several numbers are runs one after the other,
-the methods taking turns. CPU seconds count all threads, waiting ones too where they spin. Extra
-memory is the most that the process held above what it held with the vectors loaded. The final
-radius is measured in the unprojected vectors for all.
+{n:,} x 152. Ours and the plain loop compare them as they are (a projection to {PROJECTION}
+dimensions does not halve them), anomalib projects them sparsely, as part of its time. Several
+numbers are runs one after the other, the methods taking turns. CPU seconds count all threads,
+waiting ones too where they spin. Extra memory is the most that the process held above what it held
+with the vectors loaded. The final radius is measured in the unprojected vectors for all.
 
 1 %: {k1:,} picks.
 

@@ -330,11 +330,9 @@ def describe_auroc(labels: np.ndarray, scores: np.ndarray) -> Finding:
     remark = "The chance that a defective image scores higher than a normal one."
     if min(np.bincount(labels)) > 1:
         interval = auroc_interval(labels, scores)
-        if interval.error:
-            low = max(0, interval.low)
-            high = min(1, interval.high)
-            return Finding(f"{result} (95 % {low:.3f} to {high:.3f})", remark)
-    reason = "These images are too few, or too well separated, for an interval."
+        ends = f"{interval.low:.3f} to {interval.high:.3f}"
+        return Finding(f"{result} (95 % {ends})", remark)
+    reason = "These images are too few for an interval."
     return Finding(result, f"{remark} {reason}")
 
 

@@ -11,13 +11,29 @@ PAPER_CHANNELS = 1024
 def local_average(maps: Tensor, size: int) -> Tensor:
     """Mean over a `size` x `size` neighborhood at stride 1.
 
-    Beyond the border there are zeros, and they count: border patches come out smaller. This makes
-    up for the network's own zero padding, whose effect there would otherwise look like an anomaly.
+    Beyond the border there are zeros, and they count. This makes up for the network's own zero
+    padding, whose effect there would otherwise look like an anomaly: without them, greedy k-center
+    spends 38 % (ELPV) to 77 % (rendered fabrics) of its picks on the outermost ring, 12 % of the
+    area, at the default settings.
+
+    It has a price. With a 3 x 3 neighborhood the vectors at an edge are 2/3 as long as those of the
+    same texture inside, those in a corner 4/9, and so are the distances between them: defects at
+    the border score lower than the same defects inside. And whatever depends on the length or the
+    variance of vectors sees the ring, and not the image: see `border_ring` of
+    `patchcore_helpers.core.variance_weights.variance_weights`.
 
     Parameters
     ----------
     maps : float tensor of shape (b, channels, height, width)
     size : odd int
+
+    Examples
+    --------
+    >>> local_average(torch.ones(1, 1, 4, 4), 3)[0, 0]
+    tensor([[0.4444, 0.6667, 0.6667, 0.4444],
+            [0.6667, 1.0000, 1.0000, 0.6667],
+            [0.6667, 1.0000, 1.0000, 0.6667],
+            [0.4444, 0.6667, 0.6667, 0.4444]])
     """
     return F.avg_pool2d(maps, size, stride=1, padding=size // 2, count_include_pad=True)
 

@@ -43,8 +43,9 @@ class MemoryBank(BaseEstimator):
     sampler : str
         How they are chosen: "k_center" (greedy) or "random".
     projection : int or None
-        Dimensions of the random projection in which the coreset is chosen; None for exact
-        distances.
+        Dimensions of the random projection in which the coreset is chosen. It is used where the
+        vectors have at least twice as many channels (see `k_center_greedy`); the default backbone's
+        have 152 and are compared as they are. None for exact distances.
     metric : "l2" or "cosine"
         The cosine distance is one minus the cosine of the angle between two vectors.
     index : str or dict
@@ -211,7 +212,8 @@ class MemoryBank(BaseEstimator):
         """The factor of Eq. 7: close to 1 where the nearest kept vector is itself isolated.
 
         One minus the softmax share of the distance to the nearest kept vector m*, among the
-        distances to the b = 9 kept vectors nearest to m* (m* included).
+        distances to the b = 9 kept vectors nearest to m* (m* included). Published results differ in
+        this factor: the authors' own code leaves it out, anomalib applies it.
 
         Parameters
         ----------

@@ -155,8 +155,9 @@ def k_center_greedy(
     n_centers : int
         How many rows to choose, from 1 to n.
     projection : int or None
-        Search in a Gaussian random projection to this many dimensions (Johnson-Lindenstrauss);
-        None, or any number from c upwards, searches the patches themselves.
+        Search in a Gaussian random projection to this many dimensions (Johnson-Lindenstrauss)
+        where that shortens the vectors at least by half. None, or any number above c / 2, searches
+        the patches themselves: the result's `space` says which it was.
     random_state : int
         Seed of the projection and of the first center, from 0 to 2**32 - 1.
     weights : array-like of float, shape (n,), optional
@@ -494,6 +495,7 @@ def variance_weighted_k_center(
     *,
     variance: str = "position",
     exponent: float = 1.0,
+    border_ring: int = 0,
     projection: int | None = 128,
     random_state: int = 0,
     progress: bool = False,
@@ -507,7 +509,7 @@ def variance_weighted_k_center(
     patches : array-like of float, shape (images, rows, columns, c)
     n_centers : int
         How many patches to choose, from 1 to images * rows * columns.
-    variance, exponent : see `variance_weights`
+    variance, exponent, border_ring : see `variance_weights`
     projection, progress : see `k_center_greedy`
     random_state : int
         Seed of the clusters, the projection and the first center, from 0 to 2**32 - 1.
@@ -529,7 +531,7 @@ def variance_weighted_k_center(
     array([5, 1, 3])
     """
     stack = np.asarray(patches)
-    weights = variance_weights(stack, variance, exponent, random_state)
+    weights = variance_weights(stack, variance, exponent, random_state, border_ring)
     return k_center_greedy(
         stack.reshape(-1, stack.shape[-1]),
         n_centers,

@@ -182,7 +182,9 @@ class Detector(BaseEstimator, ABC):
     def calibrate(self, normal_images: Sequence[Any], false_alarm_rate: float = 0.05) -> Self:
         """Set `threshold_` from normal images that were not used in `fit`.
 
-        See `conformal_threshold` for what is promised.
+        See `conformal_threshold` for what is promised. The promise is for images of the same
+        groups (modules, batches, cameras) as these: `patchcore_helpers.core.threshold` says what to
+        do for another one.
         """
         scores = self.anomaly_scores(normal_images)
         self.threshold_ = conformal_threshold(scores, false_alarm_rate)

@@ -28,7 +28,7 @@ def receptive_field(
     row, column : int
         Position of the patch in the grid.
     draws : int
-        Number of random sign vectors.
+        Number of random sign vectors; the estimate is the noisier the fewer there are.
     seed : int
         Seed of the random signs.
 
@@ -60,6 +60,10 @@ def receptive_field(
 
 def effective_area(field: np.ndarray, share: float = 0.9) -> float:
     """The smallest share of the pixels that holds a share of a receptive field's influence.
+
+    Influence is the length of the derivative, as `receptive_field` returns it, added up over the
+    pixels. Adding up its square instead would give far smaller areas, since few pixels hold most of
+    it: say which one, where areas are compared.
 
     Parameters
     ----------

@@ -85,7 +85,8 @@ class StripPatchCore(Detector):
         scored: the edge is never straight, and the mirror image beyond it is not quite cloth.
     standardize : "strip" or "bank"
         Standardize each channel by the strip's own mean and standard deviation, or by those of all
-        normal patches together.
+        normal patches together. "strip" makes up for light and dye, and is blind to what is wrong
+        with a whole strip, such as its shade or the density of its weave.
 
     Attributes
     ----------

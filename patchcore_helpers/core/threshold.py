@@ -1,4 +1,15 @@
-"""A threshold with a promised false-alarm rate, and how far the actual rate may be from it."""
+"""A threshold with a promised false-alarm rate, and how far the actual rate may be from it.
+
+The promise is for new images that are exchangeable with the calibration images: of the same
+products, cameras and days. It does not travel to another group of images, such as the next solar
+module, whose normal images may all score higher. There, scores of k normal images *of the new
+group* can take the place of the old ones: ``conformal_threshold(scores_of_those_k, rate)``. The
+promise then holds again, for the rest of that group and on average over the choice of the k, if
+these are drawn from all of the group: the first k that come by may be a group of their own. The
+price is that k has to be at least 1 / rate - 1 (19 images for 5 %, 9 for 10 %): with fewer, only an
+infinite threshold, which never alarms, keeps the promise, and `recalibrated_threshold` says so.
+`benchmarks/groups.py` measures it on stretches of ELPV.
+"""
 
 import math
 from typing import NamedTuple
@@ -42,14 +53,45 @@ def conformal_threshold(scores: np.ndarray, false_alarm_rate: float = 0.05) -> f
 
 def _rank(n: int, false_alarm_rate: float) -> int:
     """Which of n sorted scores is the threshold, counted from 1."""
-    check_real(false_alarm_rate, "false_alarm_rate", 0, 1, include="neither", what="a share")
-    rank = math.ceil((n + 1) * (1 - false_alarm_rate) - 1e-9)
+    rank = _rank_or_beyond(n, false_alarm_rate)
     if rank > n:
         raise InputError(
             f"{n} normal images are too few for false_alarm_rate={false_alarm_rate}: "
             f"give at least {math.ceil(1 / false_alarm_rate - 1 - 1e-9)}, or a higher rate"
         )
     return rank
+
+
+def _rank_or_beyond(n: int, false_alarm_rate: float) -> int:
+    """The rank that the rate asks for; n + 1 where n scores are too few."""
+    check_real(false_alarm_rate, "false_alarm_rate", 0, 1, include="neither", what="a share")
+    return math.ceil((n + 1) * (1 - false_alarm_rate) - 1e-9)
+
+
+def recalibrated_threshold(scores: np.ndarray, false_alarm_rate: float = 0.05) -> float:
+    """The threshold for a new group of images, from a few of its normal images.
+
+    As `conformal_threshold`, but where there are too few scores for the rate, the threshold that
+    keeps the promise all the same: infinity. No image of the group is then alarmed about.
+
+    Parameters
+    ----------
+    scores : array of float, shape (k,)
+        Of normal images of the new group that are not in the memory bank; k may be 0.
+    false_alarm_rate : float in (0, 1)
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> [recalibrated_threshold(np.arange(k), 0.05) for k in (40, 20, 19, 10)]
+    [38.0, 19.0, 18.0, inf]
+    """
+    scores = np.sort(np.asarray(scores, dtype=float))
+    rank = _rank_or_beyond(len(scores), false_alarm_rate)
+    return float(scores[rank - 1]) if rank <= len(scores) else math.inf
 
 
 class FalseAlarms(NamedTuple):

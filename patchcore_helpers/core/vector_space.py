@@ -26,6 +26,10 @@ from patchcore_helpers.errors import InputError
 SMALLEST_RANGE = 1e-6
 LARGEST_RANGE = 1e12
 
+# A projection saves passes over long vectors and bends distances. It is used only where it makes
+# the vectors at least this many times shorter.
+SHORTENS_BY = 2
+
 Rows = slice | torch.Tensor  # consecutive rows, or row numbers
 
 
@@ -65,7 +69,10 @@ def open_space(
     ----------
     patches : array-like of float16, float32 or float64, shape (n, c)
     projection : int or None
-        Dimensions of the projection; None, or any number from c upwards: no projection.
+        Dimensions of the projection; None, or any number above c / 2: no projection. It has to
+        shorten the vectors at least by half, or it saves too little time for the distances that it
+        bends. From 152 channels to 128 it saves no time, and the coverage radius grows by 9 % (1 %
+        of ELPV's patches).
     random_state : int
         Seed of the projection, from 0 to 2**32 - 1.
     for_each : callable
@@ -84,7 +91,7 @@ def open_space(
     if projection is None:
         return exact
     dimensions = check_integer(projection, "projection", 1)
-    if dimensions >= exact.width:
+    if exact.width < SHORTENS_BY * dimensions:
         return exact
     return ProjectedSpace(exact, dimensions, random_state, for_each)
 

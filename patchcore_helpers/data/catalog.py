@@ -80,7 +80,9 @@ def load_category(
         The folder that holds ``mvtec_ad/`` and other data sets.
     seed : int, from 0
         Seed of the split, for data sets that come without one (ELPV, AITEX, folders with good and
-        bad images side by side), and of rendered images.
+        bad images side by side), and of rendered images. Such a random split has images of one
+        group, such as one solar module, on both sides, which flatters every result:
+        `patchcore_helpers.data.elpv.load_elpv_folds` keeps groups apart.
     good : str, optional
         The sub-folder of the normal images if `name` is a folder, or "." for those directly in it;
         ``folder::good`` as the name means the same.

@@ -182,6 +182,20 @@ class Category:
         """Labels of the test images, int array of shape (n_test,)."""
         return np.array([sample.label for sample in self.test], dtype=int)
 
+    @property
+    def groups(self) -> NDArray[np.int_] | None:
+        """Groups of the test images, such as the module that each is a part of.
+
+        Returns
+        -------
+        int array of shape (n_test,), or None
+            None unless every test image has a ``group``, as those of ELPV do.
+        """
+        groups = [getattr(sample, "group", None) for sample in self.test]
+        if not groups or None in groups:
+            return None
+        return np.array(groups, dtype=int)
+
     def limit(self, train: int = 0, test: int = 0, seed: int = 0) -> "Category":
         """A smaller category for a quick run: a seeded choice of its images.
 

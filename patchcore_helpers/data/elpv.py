@@ -1,13 +1,43 @@
-"""ELPV: photographs of solar cells (Deitsch et al. 2019), from an installed package."""
+"""ELPV: photographs of solar cells (Deitsch et al. 2019), from an installed package.
 
+The files are in the order of the solar modules that the cells were cut from, and a module has a
+look of its own: its maker's cells, one camera, one exposure, often one kind of damage. Cells of one
+module among both the training and the test images make every result look better than it would be on
+the next module. labels.csv does not name the modules, so *stretches* of consecutive files stand in
+for them: `load_elpv_folds` keeps whole stretches for the test.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 
-from patchcore_helpers.data.category import Category, LabeledImage, Sample, split
+from patchcore_helpers.data.category import Category, LabeledImage, Sample, check_seed, split
 from patchcore_helpers.data.credits import ELPV_LICENSE
+from patchcore_helpers.errors import InputError
 from patchcore_helpers.files import package_folder
 
+ELPV_NAMES = ("elpv/mono", "elpv/poly")
 N_TRAIN = 200
 N_GOOD_TEST = 200
+N_CALIBRATION = 100  # of a fold
+N_STRETCHES = 10  # of the random split
+
+
+@dataclass(frozen=True)
+class CellSample(Sample):
+    """One solar cell: a `Sample` that knows its place among the files.
+
+    Attributes
+    ----------
+    number : int
+        The number in the name of its file, from 1 to 2624.
+    group : int
+        The stretch of consecutive files to which it belongs, from 0; a stand-in for its module.
+    """
+
+    number: int = 0
+    group: int = 0
 
 
 def elpv_table() -> pd.DataFrame:
@@ -31,11 +61,14 @@ def elpv_table() -> pd.DataFrame:
 
 
 def load_elpv(name: str, seed: int) -> Category:
-    """Split ELPV by a seeded shuffle of the cells that surely work (probability 0).
+    """Split ELPV by a seeded shuffle of the cells that work beyond doubt (probability 0).
 
     The first 200 are training images, the next 200 normal test images, the rest calibration images.
-    All surely defective cells (probability 1) are test images. Cells of probability 1/3 and 2/3,
-    about which the experts were not sure, are left out and counted.
+    All cells that are defective beyond doubt (probability 1) are test images. Cells of probability
+    1/3 and 2/3, about which the experts were not sure, are left out and counted.
+
+    Cells of one module are on both sides of this split: see `load_elpv_folds`. The samples are
+    `CellSample`; their groups are ten stretches of consecutive files.
 
     Parameters
     ----------
@@ -55,14 +88,109 @@ def load_elpv(name: str, seed: int) -> Category:
     """
     table = elpv_table()
     table = table[table["type"] == name.split("/")[1]]
-    normal: list[LabeledImage]
-    normal = [Sample(path) for path in table["path"][table["probability"] == 0]]
+    cells = _usable_cells(table, N_STRETCHES)
+    normal: list[LabeledImage] = [cell for cell in cells if cell.label == 0]
     train, good, calibration = split(normal, N_TRAIN, N_GOOD_TEST, seed=seed, in_order=False)
-    defective = [Sample(path, 1, "defective") for path in table["path"][table["probability"] == 1]]
+    defective = [cell for cell in cells if cell.label == 1]
+    test = [*good, *defective]
+    return Category(name, train, test, calibration, _count_unsure(table), ELPV_LICENSE)
 
-    probability = table["probability"].round(2)
+
+def load_elpv_folds(name: str, n_folds: int = 5, seed: int = 0) -> list[Category]:
+    """Split ELPV by stretches of consecutive files, each of which is the test of one fold.
+
+    Stretches stand in for solar modules, which labels.csv does not name: a fold asks how well a
+    detector does on modules that it has not seen. All usable cells of the type (functional or
+    defective beyond doubt), in the order of their files, are cut into `n_folds` stretches of equal
+    length. Fold i is tested on all cells of stretch i. Of the normal cells of the other stretches,
+    in a seeded shuffle, 200 are its training images and the next 100 its calibration images: these
+    two are exchangeable with each other, and neither is with the test images. That is the point.
+
+    Parameters
+    ----------
+    name : str
+        "elpv/mono" or "elpv/poly".
+    n_folds : int, from 2
+    seed : int, from 0
+        Seed of the choice of training and calibration images; the stretches do not depend on it.
+
+    Returns
+    -------
+    list of Category
+        Their test images together are all usable cells, each once. Samples are `CellSample`; the
+        group of a sample is the number of its stretch. ``left_out`` counts the cells of probability
+        1/3 and 2/3, and the cells of other stretches that the fold does not use.
+
+    Raises
+    ------
+    InputError
+        If `name` is not a type of ELPV, if a stretch has no normal or no defective cell, or if too
+        few normal cells are left for training; if the `elpv-dataset` package is not installed.
+
+    Examples
+    --------
+    >>> folds = load_elpv_folds("elpv/mono", n_folds=5, seed=0)
+    >>> [int(fold.labels.sum()) for fold in folds]
+    [165, 61, 52, 26, 9]
+    >>> sorted({cell.group for cell in folds[3].train})
+    [0, 1, 2, 4]
+    """
+    if name not in ELPV_NAMES:
+        raise InputError(f"{name}: has no stretches of files; choose {' or '.join(ELPV_NAMES)}")
+    if not isinstance(n_folds, (int, np.integer)) or n_folds < 2:
+        raise InputError(f"n_folds={n_folds!r}: give a whole number from 2")
+    check_seed(seed)
+    table = elpv_table()
+    table = table[table["type"] == name.split("/")[1]]
+    cells = _usable_cells(table, n_folds)
+    unsure = _count_unsure(table)
+    return [_fold(name, cells, stretch, unsure, seed) for stretch in range(n_folds)]
+
+
+def _fold(
+    name: str, cells: list[CellSample], stretch: int, unsure: dict[str, int], seed: int
+) -> Category:
+    """The category that is tested on one stretch and trained on the others."""
+    test: list[LabeledImage] = [cell for cell in cells if cell.group == stretch]
+    n_defective = sum(cell.label for cell in test)
+    if n_defective in (0, len(test)):
+        absent = "defective" if n_defective == 0 else "normal"
+        raise InputError(f"{name}: stretch {stretch} has no {absent} cells; choose fewer folds")
+
+    elsewhere = [cell for cell in cells if cell.group != stretch]
+    normal: list[LabeledImage] = [cell for cell in elsewhere if cell.label == 0]
+    needed = N_TRAIN + N_CALIBRATION
+    if len(normal) < needed:
+        raise InputError(
+            f"{name}: {len(normal)} normal cells outside stretch {stretch}, {needed} are needed; "
+            "choose more folds"
+        )
+    train, calibration, unused = split(normal, N_TRAIN, N_CALIBRATION, seed=seed, in_order=False)
     left_out = {
+        **unsure,
+        "defective, of other stretches": len(elsewhere) - len(normal),
+        "normal, of other stretches, not drawn": len(unused),
+    }
+    return Category(name, train, test, calibration, left_out, ELPV_LICENSE)
+
+
+def _usable_cells(table: pd.DataFrame, n_stretches: int) -> list[CellSample]:
+    """The cells of probability 0 or 1 in the order of their files, cut into equal stretches."""
+    usable = table[table["probability"].isin([0, 1])]
+    cells = []
+    for group, places in enumerate(np.array_split(np.arange(len(usable)), n_stretches)):
+        stretch = usable.iloc[places]
+        for path, probability in zip(stretch["path"], stretch["probability"], strict=True):
+            label, kind = (1, "defective") if probability == 1 else (0, "good")
+            number = int(path.stem.removeprefix("cell"))
+            cells.append(CellSample(path, label, kind, number=number, group=group))
+    return cells
+
+
+def _count_unsure(table: pd.DataFrame) -> dict[str, int]:
+    """How many cells are left out because the experts were not sure."""
+    probability = table["probability"].round(2)
+    return {
         "defect probability 1/3": int((probability == 0.33).sum()),
         "defect probability 2/3": int((probability == 0.67).sum()),
     }
-    return Category(name, train, [*good, *defective], calibration, left_out, ELPV_LICENSE)

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -216,6 +217,27 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
     -------
     ndarray of bool, shape `size`
     """
+    return resize_labels(mask, size) > 0
+
+
+def resize_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.int32]:
+    """Resize an image of whole numbers, such as the numbers of regions, by nearest neighbor.
+
+    Parameters
+    ----------
+    labels : ndarray of bool or int, shape (height, width)
+        Below 2**31.
+    size : (height, width)
+
+    Returns
+    -------
+    ndarray of int32, shape `size`
+
+    Examples
+    --------
+    >>> resize_labels(np.array([[1, 2, 3, 4, 5, 6]]), (1, 2))
+    array([[2, 5]], dtype=int32)
+    """
     height, width = size
-    image = Image.fromarray(mask.astype(np.uint8))
-    return np.asarray(image.resize((width, height), Image.Resampling.NEAREST)) > 0
+    image = Image.fromarray(labels.astype(np.int32))
+    return np.asarray(image.resize((width, height), Image.Resampling.NEAREST))

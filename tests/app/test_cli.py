@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.command import COMMAND, TINY_OPTIONS, tiny_model
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.app.cli import COMMANDS
@@ -18,6 +19,7 @@ from patchcore_helpers.app.commands.evaluate import detector_for
 from patchcore_helpers.core.backbones import REGISTRY
 from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore
 from patchcore_helpers.data.category import Category
+from patchcore_helpers.data.elpv import load_elpv_folds
 
 KEYS = [
     *("category", "backbone", "image_size", "coreset_ratio", "n_train", "n_test"),
@@ -112,6 +114,42 @@ def test_elpv_counts_what_is_left_out(run, monkeypatch):
     assert status == 0 and errors == left_out and len(left_out) == 2
     results = json.loads(output[-1])
     assert results["pixel_auroc"] is None and results["au_pro"] is None
+
+
+def test_stretches_are_folds(run, monkeypatch):
+    folds = [fold.limit(train=2, test=3) for fold in load_elpv_folds("elpv/mono", seed=4)]
+    asked = []
+    monkeypatch.setattr(
+        "patchcore_helpers.data.elpv.load_elpv_folds",
+        lambda name, **options: asked.append((name, options)) or folds,
+    )
+    words = ["evaluate", "elpv/mono", *TINY_OPTIONS, "--split", "stretch", "--seed", "4"]
+    status, output, errors = run(*words, "--json")
+    results = json.loads(output[-1])
+    assert (status, len(output), len(errors)) == (0, 1, 1) and list(results) == KEYS
+    assert asked == [("elpv/mono", {"seed": 4})]
+    aurocs = []
+    for fold in folds:
+        scores = tiny_model(random_state=4).fit(fold.train).anomaly_scores(fold.test)
+        aurocs.append(roc_auc_score(fold.labels, scores))
+    assert results["image_auroc"] == pytest.approx(np.mean(aurocs)) and len(set(aurocs)) > 1
+    assert (results["n_train"], results["n_test"]) == (2, 30)
+    assert results["pixel_auroc"] is None and results["au_pro"] is None
+    assert "mean over 5 stretches of files, which stand in for modules" in errors[0]
+
+
+def test_stretches_of_what_has_none_are_refused(refused):
+    line = refused("evaluate", "fabric/plain", *TINY_OPTIONS, "--split", "stretch")
+    assert "fabric/plain: has no stretches of files; choose elpv/mono or elpv/poly" in line
+
+
+def test_vanished_regions_are_told(folder, run):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[2, 1] = mask[20:36, 24:40] = 255
+    Image.fromarray(mask).save(folder / "ground_truth/spot/000_mask.png")
+    errors = run("evaluate", folder, *TINY_OPTIONS, "--image-size", "32")[2]
+    assert errors[1].startswith("1 of 3 defective regions vanish where masks are shrunk")
+    assert len(run("evaluate", folder, *TINY_OPTIONS)[2]) == 1  # nothing is shrunk
 
 
 def test_options_reach_the_model(monkeypatch, run):

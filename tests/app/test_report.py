@@ -8,12 +8,19 @@ import subprocess
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import yaml
 from helpers.command import COMMAND, HOSTILE_NAMES, TINY_OPTIONS, tiny_model, write_image
 
 from patchcore_helpers import InputError, PatchCore, load_category
-from patchcore_helpers.app.report import COLUMNS, percent, smallest_rate, write_report
+from patchcore_helpers.app.report import (
+    COLUMNS,
+    describe_auroc,
+    percent,
+    smallest_rate,
+    write_report,
+)
 
 pytestmark = pytest.mark.long  # a report is made first
 
@@ -299,3 +306,12 @@ def test_the_cookies(shared, tmp_path):
     n_images = sum(path.is_file() for path in (tmp_path / "cookies").rglob("*"))
     assert sum(int(word) for word in report.images.split() if word.isdigit()) == n_images
     assert float(report.results.split("AUROC ")[1].split()[0]) > 0.8
+
+
+def test_a_perfect_auroc_has_an_interval_and_few_images_have_none():
+    labels = np.repeat([0, 1], [10, 5])
+    found = describe_auroc(labels, labels + np.linspace(0, 0.5, 15))
+    assert found.result == "image AUROC 1.000 (95 % 0.717 to 1.000)"
+    found = describe_auroc(labels[:11], np.arange(11.0))
+    assert found.result == "image AUROC 1.000" and "too few for an interval" in found.remark
+    assert describe_auroc(labels[:10], np.arange(10.0)).result == "no AUROC"

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import roc_auc_score
 
+from patchcore_helpers.core.aggregation import local_average
 from patchcore_helpers.core.coreset import (
     SAMPLERS,
     Coreset,
@@ -252,8 +253,19 @@ def test_projection_keeps_distances_and_duplicates():
     assert (projected.radii[299:] == 0).all() and (projected.radii[:299] > 0).all()
     exact, _ = replay(points, projected.indices[:100])
     assert np.all(np.abs(projected.radii[:100] / exact - 1) < 0.3)
-    assert k_center_greedy(points, 5, projection=600).space == "exact"
     assert k_center_greedy(points, 5, projection=None).space == "exact"
+
+
+@pytest.mark.parametrize(
+    "width, projection, space",
+    [(256, 128, "projected"), (255, 128, "exact"), (152, 128, "exact"), (6, 3, "projected")],
+)
+def test_a_projection_is_used_where_it_halves_the_vectors(width, projection, space):
+    points = np.random.default_rng(0).normal(size=(60, width)).astype(np.float32)
+    chosen = k_center_greedy(points, 20, projection=projection, random_state=1)
+    assert chosen.space == space
+    exact = k_center_greedy(points, 20, projection=None, random_state=1)
+    assert (chosen.indices.tolist() == exact.indices.tolist()) == (space == "exact")
 
 
 def test_array_kinds_agree(tmp_path):
@@ -496,6 +508,31 @@ def test_variance_draws_picks_to_where_images_differ():
     assert at_position == sorted(at_position) and at_position[2] > at_position[0]
 
 
+@pytest.mark.parametrize("variance", ["position", "dimensions"])
+def test_the_ring_that_zeros_damp_may_take_the_weight_of_its_inner_neighbors(variance):
+    """The same texture everywhere, so that no place deserves more weight than another."""
+    noise = torch.randn(60, 12, 10, 10, generator=torch.Generator().manual_seed(0))
+    patches = local_average(noise, 3).permute(0, 2, 3, 1).numpy()
+    is_ring = np.pad(np.zeros((8, 8), bool), 1, constant_values=True)
+
+    def weights_and_share(**options):
+        weights = variance_weights(patches, variance, **options).reshape(60, 10, 10)
+        chosen = variance_weighted_k_center(patches, 300, variance=variance, **options)
+        return weights, is_ring.ravel()[chosen.indices % 100].mean()
+
+    damped, starved = weights_and_share()
+    assert damped[:, is_ring].mean() < 0.75 * damped[:, ~is_ring].mean()
+    copied, share = weights_and_share(border_ring=1)
+    for row, column in np.ndindex(10, 10):  # compared with the nearest patch inside, by hand
+        inside = min(max(row, 1), 8), min(max(column, 1), 8)
+        np.testing.assert_array_equal(copied[:, row, column], copied[:, *inside])
+    same_order = copied[:, 1:-1, 1:-1] / damped[:, 1:-1, 1:-1]
+    assert np.ptp(same_order) < 1e-6 * same_order.max()
+    assert share > 2 * starved
+    with pytest.raises(InputError, match="border_ring=5: leaves nothing of 10 x 10 patches"):
+        variance_weights(patches, variance, border_ring=5)
+
+
 def test_array_kinds_agree_on_weights(tmp_path):
     patches = np.random.default_rng(0).normal(size=(6, 4, 4, 5)).astype(np.float32)
     np.save(tmp_path / "patches.npy", patches)
@@ -524,6 +561,8 @@ ONE_ENTRY = np.arange(48).reshape(4, 2, 2, 3) == 17
         ({"exponent": np.inf}, "exponent"),
         ({"exponent": "1"}, "exponent"),
         ({"random_state": -1}, "random_state"),
+        ({"border_ring": -1}, "border_ring"),
+        ({"border_ring": 1}, "border_ring=1: leaves nothing of 2 x 2 patches"),
     ],
 )
 @pytest.mark.parametrize("variance", VARIANCES)

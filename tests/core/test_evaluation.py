@@ -44,6 +44,24 @@ def test_masks_are_those_of_the_files_at_the_models_size(tmp_path, make_category
     np.testing.assert_array_equal(masks[3], expected)
 
 
+def test_regions_that_vanish_are_counted(tmp_path, make_category):
+    category = load_folder(make_category(tmp_path, size=(120, 80)))
+    assert evaluation.vanished_regions(category, (60, 20)) == (0, 2)
+    with_mask = next(sample for sample in category.test if sample.label and sample.has_mask)
+    mask = np.zeros((120, 80), np.uint8)
+    mask[1::2, 2] = 255  # pixels of their own; column 2 is seen at a width of 20, 0 is not
+    mask[100:120, 0] = 255
+    Image.fromarray(mask).save(with_mask.mask_path)
+    before = sum(s.label and s.has_mask for s in category.test) - 1
+    # At half the height the odd rows are seen; at a third rows 1, 4, 7 and so on: 20 odd ones.
+    assert evaluation.vanished_regions(category, (60, 20)) == (1, 61 + before)
+    assert evaluation.vanished_regions(category, (40, 20)) == (41, 61 + before)
+    assert evaluation.vanished_regions(category, None) == (0, 61 + before)
+    # A region of the shrunk masks is a region that has not vanished.
+    shrunk = evaluation.ground_truth_masks(category, (60, 20))[category.test.index(with_mask)]
+    assert shrunk[:, 0].sum() == 60
+
+
 @pytest.mark.long
 def test_results(tmp_path, make_category):
     category = load_folder(make_category(tmp_path / "bolt", train=5, size=(96, 72)))

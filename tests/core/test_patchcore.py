@@ -20,7 +20,12 @@ from patchcore_helpers.core.backbones import load_backbone
 from patchcore_helpers.core.coreset import k_center_greedy
 from patchcore_helpers.core.detector import image_scores, smooth_maps
 from patchcore_helpers.core.extractor import extract
-from patchcore_helpers.core.threshold import conformal_threshold, false_alarm_interval
+from patchcore_helpers.core.threshold import (
+    conformal_threshold,
+    false_alarm_interval,
+    recalibrated_threshold,
+)
+from patchcore_helpers.data.elpv import load_elpv_folds
 
 
 def make(**options):
@@ -321,7 +326,7 @@ def test_the_actual_rate_is_beta_distributed():
 
 
 @pytest.mark.long
-def test_the_promise_on_solar_cells():
+def test_the_promise_on_solar_cells_of_the_modules_in_the_bank():
     category = load_category("elpv/mono")
     model = PatchCore(image_size=128, projection=64, cache=True).fit(category.train)
     held_out = [s for s in category.test if s.label == 0] + category.calibration
@@ -335,6 +340,33 @@ def test_the_promise_on_solar_cells():
     assert np.mean((low <= observed) & (observed <= high)) >= 0.9
     many = rates_of_splits(scores, n, rate, 5000)
     assert many.mean() == pytest.approx(mean, abs=3 * many.std() / math.sqrt(5000))
+
+
+@pytest.mark.long
+def test_the_promise_does_not_travel_to_other_stretches_but_can_be_made_again():
+    """Held-out files of solar cells: far more false alarms than promised, until recalibrated."""
+    fold = load_elpv_folds("elpv/mono")[4]
+    model = PatchCore(image_size=128, cache=True).fit(fold.train)
+    normal = model.anomaly_scores([s for s in fold.test if s.label == 0])
+    threshold = conformal_threshold(model.anomaly_scores(fold.calibration), 0.05)
+    expected = false_alarm_interval(len(fold.calibration), 0.05, n_new=len(normal))
+    assert np.mean(normal > threshold) > expected.high
+    rates = rates_of_splits(normal, 20, 0.05, 500)
+    assert rates.mean() <= 0.05 + 3 * rates.std() / math.sqrt(500)
+    assert recalibrated_threshold(normal[:20], 0.05) == conformal_threshold(normal[:20], 0.05)
+
+
+def test_too_few_images_of_a_new_group_keep_the_promise_by_never_alarming():
+    scores = np.random.default_rng(0).normal(size=25)
+    for k in range(26):
+        for rate in (0.04, 0.05, 0.1):
+            if k >= 1 / rate - 1 - 1e-9:
+                expected = conformal_threshold(scores[:k], rate)
+            else:
+                expected = math.inf
+            assert recalibrated_threshold(scores[:k], rate) == expected
+    with pytest.raises(InputError, match="false_alarm_rate=0"):
+        recalibrated_threshold(scores, 0)
 
 
 @pytest.mark.parametrize(

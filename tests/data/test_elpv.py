@@ -1,12 +1,15 @@
-"""ELPV: which cells are split, which are left out, and by what seed."""
+"""ELPV: which cells are split, which are left out, and by what seed; stretches of files."""
 
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.samples import file_names
 
 from patchcore_helpers import InputError, load_category
+from patchcore_helpers.data import elpv
+from patchcore_helpers.data.elpv import load_elpv_folds
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +66,70 @@ def test_elpv_without_its_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="elpv-dataset package is missing; install it"):
         load_category("elpv/mono")
+
+
+def usable(lines, kind):
+    """File names and labels of the cells without doubt, in the order of the label file."""
+    return [(name, int(p)) for name, p, of in lines if of == kind and p in (0, 1)]
+
+
+@pytest.mark.parametrize("kind, n_folds", [("mono", 5), ("poly", 5), ("poly", 2), ("mono", 10)])
+def test_every_fold_is_tested_on_a_stretch_that_it_was_not_trained_on(kind, n_folds, elpv_lines):
+    folds = load_elpv_folds(f"elpv/{kind}", n_folds, seed=3)
+    cells = usable(elpv_lines, kind)
+    tested = [(s.image.name, s.label) for fold in folds for s in fold.test]
+    assert len(folds) == n_folds and tested == cells  # contiguous, in order, each once
+    sizes = {len(fold.test) for fold in folds}
+    assert max(sizes) - min(sizes) <= 1
+    normal = {name for name, label in cells if label == 0}
+    for number, fold in enumerate(folds):
+        train, calibration = (set(file_names(part)) for part in (fold.train, fold.calibration))
+        assert (len(train), len(calibration)) == (200, 100)
+        assert train | calibration <= normal and not train & calibration
+        assert not (train | calibration) & set(file_names(fold.test))
+        assert set(fold.groups) == {number}
+        assert number not in {s.group for s in fold.train + fold.calibration}
+        assert fold.counts()["images"].sum() == sum(of == kind for _, _, of in elpv_lines)
+
+
+def test_training_images_of_a_fold_come_from_all_over_the_other_stretches():
+    fold = load_elpv_folds("elpv/poly")[2]
+    train, calibration = ([s.number for s in part] for part in (fold.train, fold.calibration))
+    for group in (0, 1, 3, 4):  # 752 normal cells elsewhere: both parts draw from every stretch
+        assert sum(s.group == group for s in fold.train) > 20
+        assert sum(s.group == group for s in fold.calibration) > 5
+    # Two samples of one population: their mean places differ by no more than chance allows.
+    error = (np.var(train) / len(train) + np.var(calibration) / len(calibration)) ** 0.5
+    assert abs(np.mean(train) - np.mean(calibration)) < 3 * error
+    again, other = (load_elpv_folds("elpv/poly", seed=seed)[2] for seed in (0, 1))
+    assert again == fold and other.test == fold.test and other.train != fold.train
+
+
+def test_samples_of_both_splits_know_their_file_and_stretch(elpv_lines):
+    category = load_category("elpv/mono", seed=2)
+    place = {name: i for i, (name, _) in enumerate(usable(elpv_lines, "mono"))}
+    for sample in category.train + category.test + category.calibration:
+        assert sample.image.name == f"cell{sample.number:04}.png"
+        # 901 cells in ten stretches: one of 91, nine of 90
+        assert sample.group == max(0, (place[sample.image.name] - 1) // 90)
+    assert category.groups.tolist() == [s.group for s in category.test]
+    assert load_category("fabric/plain").groups is None
+
+
+def test_folds_that_cannot_be_made_are_refused(monkeypatch):
+    with pytest.raises(InputError, match="fabric/plain: has no stretches of files; choose elpv"):
+        load_elpv_folds("fabric/plain")
+    for wrong in (1, 0, 2.0):
+        with pytest.raises(InputError, match=f"n_folds={wrong}: give a whole number from 2"):
+            load_elpv_folds("elpv/mono", wrong)
+    with pytest.raises(InputError, match="seed=-1"):
+        load_elpv_folds("elpv/mono", seed=-1)
+    with pytest.raises(InputError, match=r"mono: 188 normal cells outside stretch 1, 300 are"):
+        load_elpv_folds("elpv/mono", 2)
+    with pytest.raises(InputError, match=r"mono: stretch 1 has no normal cells; choose fewer"):
+        load_elpv_folds("elpv/mono", 40)
+    table = elpv.elpv_table()
+    table.loc[table["type"] == "poly", "probability"] *= table.index[table["type"] == "poly"] > 2500
+    monkeypatch.setattr(elpv, "elpv_table", lambda: table)
+    with pytest.raises(InputError, match=r"poly: stretch 0 has no defective cells; choose fewer"):
+        load_elpv_folds("elpv/poly")
