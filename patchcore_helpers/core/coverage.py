@@ -1,4 +1,4 @@
-"""What a coreset's coverage says: how many dimensions the patches fill, and which images it drew on.
+"""Coverage: how many dimensions the patches fill, and which images a memory bank drew on.
 
 Taught in notebook 3.
 """

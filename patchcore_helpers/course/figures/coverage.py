@@ -34,7 +34,7 @@ def greedy_strip(points: np.ndarray, chosen: np.ndarray, steps: Sequence[int]) -
     steps : sequence of int
         Numbers of picks to show.
     """
-    figure, axes = plt.subplots(1, len(steps), figsize=(12, 3.1), sharex=True, sharey=True)
+    figure, axes = plt.subplots(1, len(steps), figsize=(10.5, 2.7), sharex=True, sharey=True)
     for ax, step in zip(axes, steps, strict=True):
         centers = points[chosen[:step]]
         distances = np.linalg.norm(points[:, None] - centers, axis=2).min(1)
@@ -52,9 +52,8 @@ def greedy_strip(points: np.ndarray, chosen: np.ndarray, steps: Sequence[int]) -
         ax.set(aspect="equal", xticks=[], yticks=[])
     half = 1.15 * np.abs(points).max()
     axes[0].set(xlim=(-half, half), ylim=(-half, half))
-    figure.supxlabel("feature 1 (no unit)", fontsize=10)
-    figure.supylabel("feature 2 (no unit)", fontsize=10)
-    figure.colorbar(drawn, ax=axes, label="distance to nearest pick", shrink=0.75, pad=0.01)
+    axes[0].set(xlabel="feature 1 (no unit)", ylabel="feature 2 (no unit)")
+    figure.colorbar(drawn, ax=axes, label="distance to\nnearest pick", shrink=0.8, pad=0.01)
     return figure
 
 
@@ -88,7 +87,7 @@ def pool_and_bound(points: np.ndarray, chosen: np.ndarray, step: int, pool_size:
         f"2. the pool alone makes {picks - step} picks": np.where(in_pool, after, before[order]),
         f"3. all {picks - step} are applied to all points": after,
     }
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.5), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), sharey=True)
     place = np.arange(len(points))
     for number, (ax, (title, values)) in enumerate(zip(axes, views.items(), strict=True)):
         ax.plot(place, before[order], color="0.75", lw=1, label="when the round began")
@@ -216,9 +215,9 @@ def suspects(samples: Sequence[Any], images: Sequence[int], counts: np.ndarray) 
     counts : int array
         Rows in the bank by image.
     """
-    figure, axes = plt.subplots(1, len(images), figsize=(1.9 * len(images), 2.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(images), figsize=(1.3 * len(images), 1.9), squeeze=False)
     for ax, image in zip(axes[0], images, strict=True):
         ax.imshow(samples[image].read())
-        ax.set_title(f"image {image}\n{counts[image]} rows", fontsize=10)
+        ax.set_title(f"image {image}\n{counts[image]} rows", fontsize=9)
         ax.axis("off")
     return figure
