@@ -1,10 +1,13 @@
 """What the answers to the exercises of notebook 3 are checked with."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from patchcore_helpers.course.exercise_cases.kinds import Cases
+from patchcore_helpers.core.coreset import k_center_greedy
+from patchcore_helpers.course.exercise_cases.kinds import Cases, Judgement
 
 
 def next_pick() -> Cases:
@@ -22,3 +25,48 @@ def picks_needed() -> Cases:
     radii = np.array([9.0, 6.5, 6.5, 4.0, 2.5, 2.0])
     for wanted, expected in [(9.5, 1), (6.5, 2), (4.2, 4), (2.0, 6), (1.0, None)]:
         yield f"a radius of {wanted}", (radii, wanted), expected
+
+
+def planted_images(
+    answer: Callable[..., Any], *, bank_images: np.ndarray, planted: np.ndarray, n_images: int
+) -> Judgement:
+    """Right if it names as many images as were planted, and more than half of those."""
+    named = np.unique(np.asarray(answer(bank_images.copy(), n_images, len(planted)), int).ravel())
+    if len(named) != len(planted):
+        return Judgement(False, f"name {len(planted)} different images, not {len(named)}")
+    found = int(np.isin(named, planted).sum())
+    remark = f"{found} of the {len(planted)} images that you named were planted"
+    return Judgement(found > len(planted) / 2, remark)
+
+
+def planted_images_context() -> dict[str, Any]:
+    """Twenty images of 64 patches around the origin; three have some patches far from it."""
+    random = np.random.default_rng(0)
+    n_images, planted = 20, np.array([4, 11, 17])
+    patches = random.normal(size=(n_images, 64, 8))
+    patches[planted, :16] *= 4
+    chosen = k_center_greedy(patches.reshape(-1, 8), 64, projection=None).indices
+    return {"bank_images": chosen // 64, "planted": planted, "n_images": n_images}
+
+
+def dimension_from_radii() -> Cases:
+    """Radii that fall as in a known number of dimensions."""
+    for dimension in (1, 2.5, 7):
+        radii = 8 * np.arange(1, 301) ** (-1 / dimension)
+        yield f"radii of a shape with {dimension} dimensions", (radii,), dimension
+
+
+def trimmed_picks() -> Cases:
+    """Step by step, with distances one by one."""
+    random = np.random.default_rng(0)
+    for n_outliers in (2, 5):
+        crowd = random.normal(size=(30, 2)).tolist()
+        points = [*crowd[:15], *random.uniform(20, 60, size=(n_outliers, 2)).tolist(), *crowd[15:]]
+        spacing = [sorted(math.dist(point, other) for other in points)[3] for point in points]
+        limit = sorted(spacing)[-n_outliers]
+        inliers = [row for row in range(len(points)) if spacing[row] < limit]
+        chosen = [3]
+        while len(chosen) < 8:
+            nearest = [min(math.dist(points[row], points[i]) for i in chosen) for row in inliers]
+            chosen.append(inliers[nearest.index(max(nearest))])
+        yield f"{n_outliers} outliers", (np.array(points), 8, 3, n_outliers), chosen

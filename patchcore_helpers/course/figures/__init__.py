@@ -5,6 +5,15 @@ The figures of the experiments are in modules of their own: ``figures.exp1.compa
 
 from patchcore_helpers.course.figures import exp1, exp2, exp3
 from patchcore_helpers.course.figures.bank import matches, pipeline
+from patchcore_helpers.course.figures.coverage import (
+    bank_size_curves,
+    dirt_shares,
+    greedy_strip,
+    pool_and_bound,
+    radius_line,
+    rows_by_image,
+    suspects,
+)
 from patchcore_helpers.course.figures.curves import (
     distortion,
     few_shot,
@@ -23,12 +32,7 @@ from patchcore_helpers.course.figures.features import (
     scores_to_map,
 )
 from patchcore_helpers.course.figures.panels import heat_map, overlay
-from patchcore_helpers.course.figures.pictures import (
-    heat_maps,
-    images,
-    layer_maps,
-    reconstructions,
-)
+from patchcore_helpers.course.figures.pictures import heat_maps, images, layer_maps, reconstructions
 from patchcore_helpers.course.figures.strips import strip_maps, strip_tiles, tile_and_patch
 from patchcore_helpers.course.figures.style import STYLE, THRESHOLD, use_style
 from patchcore_helpers.course.figures.toy import greedy_steps, quantized, toy_bank, toy_unfold
@@ -36,7 +40,9 @@ from patchcore_helpers.course.figures.toy import greedy_steps, quantized, toy_ba
 __all__ = [
     "STYLE",
     "THRESHOLD",
+    "bank_size_curves",
     "cumulative_influence",
+    "dirt_shares",
     "distortion",
     "enlarged",
     "exp1",
@@ -44,6 +50,7 @@ __all__ = [
     "exp3",
     "few_shot",
     "greedy_steps",
+    "greedy_strip",
     "growth",
     "heat_map",
     "heat_maps",
@@ -56,14 +63,18 @@ __all__ = [
     "overlay",
     "patch_neighbors",
     "pipeline",
+    "pool_and_bound",
     "quantized",
+    "radius_line",
     "ratio_view",
     "receptive_fields",
     "reconstructions",
+    "rows_by_image",
     "scores",
     "scores_to_map",
     "strip_maps",
     "strip_tiles",
+    "suspects",
     "threshold_view",
     "tile_and_patch",
     "toy_bank",

@@ -111,7 +111,7 @@ def greedy_steps(points: np.ndarray, chosen: np.ndarray, step: int) -> Figure:
     ax.add_patch(plt.Circle(farthest, radius, fill=False, edgecolor=BLACK, ls="--", lw=1.2))
     ax.plot(*farthest, "k+", ms=12, mew=2)
     figure.colorbar(drawn, label="distance to the nearest pick (no unit)")
-    label_plane(ax, title=f"{step} picks, coverage radius {radius:.2f}")
+    label_plane(ax, title=f"{step} pick{'s' * (step > 1)}, coverage radius {radius:.2f}")
     ax.margins(0.1)  # room for the numbers
     return figure
 

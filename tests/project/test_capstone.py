@@ -1,0 +1,63 @@
+"""Every command of the capstone runs, in its order, on a small folder of generated images."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers.command import COMMAND, TINY_OPTIONS, write_image
+
+CAPSTONE = Path(__file__).parents[2] / "docs" / "capstone.md"
+
+
+def commands():
+    """The lines of all blocks that are for a shell."""
+    blocks = re.findall(r"```bash\n(.*?)```", CAPSTONE.read_text("utf-8"), re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+
+
+def in_miniature(words):
+    """The command as it is run here: the installed program, and a network that takes no time.
+
+    What the text itself sets, such as the ratio, comes later and so wins.
+    """
+    assert words[0] == "patchcore-course", words
+    tiny = TINY_OPTIONS if words[1] == "new" else []
+    return [COMMAND, words[1], words[2], *tiny, *words[3:]]
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """The folders that the text asks for: `parts` to learn from, `photos` to judge."""
+    for number in range(30):
+        write_image(tmp_path / f"parts/good/{number:02}.png", number)
+    for kind in ("scratch", "stain"):
+        for number in range(5):
+            write_image(tmp_path / f"parts/{kind}/{number}.png", 100 + number, defective=True)
+    for number in range(10):
+        write_image(tmp_path / f"photos/{number}.png", 200 + number, defective=number >= 5)
+    return tmp_path
+
+
+@pytest.mark.long
+def test_every_command_runs_and_leaves_what_the_text_says(photographs):
+    lines = commands()
+    assert {words[1] for words in lines} == {"new", "predict"}
+    for words in lines:
+        done = subprocess.run(in_miniature(words), cwd=photographs, capture_output=True, text=True)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+        assert (photographs / words[words.index("--output") + 1]).is_dir()
+    assert (photographs / "parts_report/index.html").is_file()
+    assert (photographs / "parts_report/bank.safetensors").is_file()
+    assert len(list((photographs / "verdicts").rglob("*.csv"))) == 1
+    assert len(list((photographs / "verdicts").rglob("*.png"))) == 10
+
+
+def test_the_worked_example_is_right():
+    """The sentence on 1 defect in 1,000, from its formula."""
+    prevalence, false_alarm_rate, found = 0.001, 0.05, 0.8
+    false, true = 1000 * (1 - prevalence) * false_alarm_rate, 1000 * prevalence * found
+    text = CAPSTONE.read_text("utf-8")
+    assert f"about {false:.0f} false alarms for {true:.1f} true ones" in text
+    assert f"{false / (false + true):.0%} of all alarms".replace("%", " %") in text
