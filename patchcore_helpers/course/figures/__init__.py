@@ -4,7 +4,7 @@ The figures of the experiments are in modules of their own: ``figures.exp1.compa
 """
 
 from patchcore_helpers.course.figures import exp1, exp2, exp3
-from patchcore_helpers.course.figures.bank import matches, neighbors, pipeline
+from patchcore_helpers.course.figures.bank import neighbors, pipeline
 from patchcore_helpers.course.figures.curves import (
     distortion,
     few_shot,
@@ -13,9 +13,10 @@ from patchcore_helpers.course.figures.curves import (
     mean_curves,
     ratio_view,
 )
-from patchcore_helpers.course.figures.decisions import scores, threshold_view
+from patchcore_helpers.course.figures.decisions import recalibration, scores, splits, threshold_view
 from patchcore_helpers.course.figures.panels import heat_map, overlay
 from patchcore_helpers.course.figures.pictures import (
+    changed_images,
     heat_maps,
     images,
     layer_maps,
@@ -29,6 +30,7 @@ from patchcore_helpers.course.figures.toy import greedy_steps, quantized, toy_ba
 __all__ = [
     "STYLE",
     "THRESHOLD",
+    "changed_images",
     "distortion",
     "exp1",
     "exp2",
@@ -41,16 +43,17 @@ __all__ = [
     "images",
     "layer_maps",
     "layer_scores",
-    "matches",
     "mean_curves",
     "neighbors",
     "overlay",
     "pipeline",
     "quantized",
     "ratio_view",
+    "recalibration",
     "receptive_fields",
     "reconstructions",
     "scores",
+    "splits",
     "strip_maps",
     "strip_tiles",
     "threshold_view",
