@@ -95,9 +95,9 @@ def threshold_view(
     axes[2].set(
         xlabel="threshold (L2 distance)",
         ylabel="cost per 1,000 parts\n(in false alarms)",
-        ylim=(0, 3.5 * max(current, costs[best], 1)),
+        ylim=(0, 3.5 * max(current, costs[best])),
     )
-    axes[2].legend(loc="upper right")
+    axes[2].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, columnspacing=1)
     return figure
 
 

@@ -85,7 +85,7 @@ def changed_images(
         See `overlay`.
     """
     columns = -(-len(pictures) // 2)
-    figure, axes = plt.subplots(4, columns, figsize=(11, 44 / columns + 1.2), squeeze=False)
+    figure, axes = plt.subplots(4, columns, figsize=(11, 40 / columns + 0.6), squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for i, (picture, anomaly_map, title) in enumerate(zip(pictures, maps, titles, strict=True)):
