@@ -4,7 +4,7 @@ The figures of the experiments are in modules of their own: ``figures.exp1.compa
 """
 
 from patchcore_helpers.course.figures import exp1, exp2, exp3
-from patchcore_helpers.course.figures.bank import matches, pipeline
+from patchcore_helpers.course.figures.bank import pipeline
 from patchcore_helpers.course.figures.coverage import (
     bank_size_curves,
     dirt_shares,
@@ -28,7 +28,6 @@ from patchcore_helpers.course.figures.features import (
     layer_intervals,
     overlap_by_setting,
     patch_neighbors,
-    receptive_fields,
     scores_to_map,
 )
 from patchcore_helpers.course.figures.panels import heat_map, overlay
@@ -57,7 +56,6 @@ __all__ = [
     "images",
     "layer_intervals",
     "layer_maps",
-    "matches",
     "mean_curves",
     "overlap_by_setting",
     "overlay",
@@ -67,7 +65,6 @@ __all__ = [
     "quantized",
     "radius_line",
     "ratio_view",
-    "receptive_fields",
     "reconstructions",
     "rows_by_image",
     "scores",

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.container import BarContainer
 from PIL import Image
 
@@ -88,7 +88,21 @@ def overlay(
     height, width = anomaly_map.shape
     ax.imshow(heat_map(image.resize((width, height)), anomaly_map, limits))
     hide_axes(ax, title)
-    return ScalarMappable(Normalize(*limits), HEAT)
+    return ScalarMappable(Normalize(*limits), heat_over_gray())
+
+
+def heat_over_gray() -> ListedColormap:
+    """The colors that `heat_map` gives to a gray of medium brightness, for a color bar.
+
+    Examples
+    --------
+    >>> heat_over_gray()(0.0)[:3] == (0.5, 0.5, 0.5)  # below the scale, the image shows through
+    True
+    """
+    strength = np.linspace(0, 1, 256)[:, None]
+    colors = colormaps[HEAT](strength[:, 0])[:, :3]
+    opacity = HEAT_OPACITY * strength
+    return ListedColormap(opacity * colors + (1 - opacity) * 0.5, name="heat over gray")
 
 
 def outline_defect(ax: Axes, sample: Any) -> None:

@@ -35,7 +35,11 @@ def images(pictures: Sequence[Any], titles: Sequence[str], columns: int = 5) -> 
 
 
 def heat_maps(
-    samples: Sequence[Any], maps: np.ndarray, titles: Sequence[str], limits: Limits
+    samples: Sequence[Any],
+    maps: np.ndarray,
+    titles: Sequence[str],
+    limits: Limits,
+    own_scales: bool = False,
 ) -> Figure:
     """Images above, the same with their anomaly maps below, one color scale for all.
 
@@ -46,14 +50,46 @@ def heat_maps(
     titles : sequence of str
     limits : (low, high)
         See `overlay`.
+    own_scales : bool
+        Add a third row: every map from its own median to its own maximum.
     """
-    figure, axes = plt.subplots(2, len(samples), figsize=(9, 4.1), squeeze=False)
+    rows = 3 if own_scales else 2
+    figure, axes = plt.subplots(rows, len(samples), figsize=(9, 2.05 * rows), squeeze=False)
     panels = zip(axes.T, samples, maps, titles, strict=True)
-    for (above, below), sample, anomaly_map, title in panels:
-        pixels = show_picture(above, sample, title)
-        outline_defect(above, sample)
-        scale = overlay(below, pixels, anomaly_map, limits)
-    figure.colorbar(scale, ax=axes, label="anomaly map (L2 distance)", shrink=0.7)
+    for column, sample, anomaly_map, title in panels:
+        pixels = show_picture(column[0], sample, title)
+        outline_defect(column[0], sample)
+        scale = overlay(column[1], pixels, anomaly_map, limits)
+        if own_scales:
+            own = float(np.median(anomaly_map)), float(anomaly_map.max())
+            overlay(column[2], pixels, anomaly_map, own, f"own scale: {own[0]:.0f} to {own[1]:.0f}")
+    bar_at = axes[:2] if own_scales else axes
+    figure.colorbar(scale, ax=bar_at, label="anomaly map (L2 distance)", shrink=0.7)
+    return figure
+
+
+def changed_images(
+    pictures: Sequence[Any], maps: np.ndarray, titles: Sequence[str], limits: Limits
+) -> Figure:
+    """One image under several changes, each with its anomaly map below, one color scale for all.
+
+    Parameters
+    ----------
+    pictures : sequence of PIL images
+    maps : array of shape (n, height, width)
+    titles : sequence of str
+    limits : (low, high)
+        See `overlay`.
+    """
+    columns = -(-len(pictures) // 2)
+    figure, axes = plt.subplots(4, columns, figsize=(11, 40 / columns + 0.6), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, (picture, anomaly_map, title) in enumerate(zip(pictures, maps, titles, strict=True)):
+        row, column = 2 * (i // columns), i % columns
+        pixels = show_picture(axes[row, column], picture, title)
+        scale = overlay(axes[row + 1, column], pixels, anomaly_map, limits)
+    figure.colorbar(scale, ax=axes, label="anomaly map (L2 distance)", shrink=0.6)
     return figure
 
 
@@ -65,7 +101,7 @@ def reconstructions(
     titles: Sequence[Sequence[str]],
     limits: Sequence[Limits],
 ) -> Figure:
-    """A row per image: itself, an autoencoder's drawing, its squared error, PatchCore's map.
+    """A row per image: itself, an autoencoder's reconstruction, its squared error, PatchCore's map.
 
     Parameters
     ----------
@@ -83,7 +119,7 @@ def reconstructions(
         pixels = show_picture(axes[row, 0], sample, title)
         outline_defect(axes[row, 0], sample)
         drawing = (picture.clip(0, 1) * 255).astype(np.uint8)
-        show_picture(axes[row, 1], drawing, "drawn again")
+        show_picture(axes[row, 1], drawing, "reconstruction")
         error_scale = overlay(axes[row, 2], pixels, errors[row], limits[0], error_title)
         map_scale = overlay(axes[row, 3], pixels, maps[row], limits[1], map_title)
     below: dict[str, Any] = {"location": "bottom", "aspect": 12}

@@ -25,24 +25,45 @@ CLUSTER_COLORS = [BLUE, ORANGE, GREEN, SKY, PURPLE]
 def toy_bank(
     bank: np.ndarray, queries: np.ndarray, distances: np.ndarray, nearest: np.ndarray
 ) -> Figure:
-    """Points of a memory bank, query points, and the line from each to its nearest bank point.
+    """Points of a memory bank and query points, over a map of the distance to the bank.
+
+    A line leads from each query to its nearest bank point; the shading is the score that a query
+    at this place would get.
 
     Parameters
     ----------
     bank, queries : arrays of shape (m, 2) and (n, 2)
     distances, nearest : arrays of shape (n,), the patch scores and the rows of the bank
     """
-    figure, ax = plt.subplots(figsize=(8.5, 3.8))
+    figure, ax = plt.subplots(figsize=(8.5, 4.4))
+    everything = np.concatenate([bank, queries])
+    low, high = everything.min(0) - 0.8, everything.max(0) + 0.8
+    x, y = np.meshgrid(*(np.linspace(low[i], high[i], 160) for i in (0, 1)))
+    plane = np.stack([x, y], axis=-1)
+    score = np.linalg.norm(plane[:, :, None] - bank, axis=3).min(axis=2)
+    shading = ax.contourf(x, y, score, levels=np.arange(0, score.max() + 0.5, 0.5), cmap="Oranges")
+    figure.colorbar(shading, label="distance to the bank (no unit)")
     ax.scatter(bank[:, 0], bank[:, 1], s=45, color=NORMAL, label="memory bank (normal patches)")
     ax.scatter(
-        queries[:, 0], queries[:, 1], s=70, marker="X", color=DEFECT, label="patches to judge"
+        queries[:, 0],
+        queries[:, 1],
+        s=80,
+        marker="X",
+        color=BLACK,
+        edgecolor="white",
+        label="patches to judge",
     )
     for query, distance, row in zip(queries, distances, nearest, strict=True):
-        ax.plot(*np.transpose([query, bank[row]]), color=BLACK, lw=1, zorder=0)
-        ax.annotate(f"{distance:.2f}", query, xytext=(10, -12), textcoords="offset points")
+        ax.plot(*np.transpose([query, bank[row]]), color=BLACK, lw=1)
+        ax.annotate(
+            f"{distance:.2f}",
+            query,
+            xytext=(9, -4),
+            textcoords="offset points",
+            fontweight="bold",
+        )
     label_plane(ax)
-    ax.margins(0.2)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
