@@ -34,6 +34,10 @@ class ExactIndex(Index):
         self.centered = centered
         self.squared_norms = centered.square().sum(1)
 
+    @property
+    def resident_bytes(self) -> int:
+        return super().resident_bytes + self.centered.nbytes + self.squared_norms.nbytes
+
     def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         # ||q||^2 is the same for every stored vector, so the ranking does not need it.
         ranking = torch.addmm(self.squared_norms, patches - self.mean, self.centered.T, alpha=-2)
@@ -57,6 +61,10 @@ class SklearnIndex(Index):
 
     def _build(self, centered: torch.Tensor) -> None:
         self.neighbors = NearestNeighbors(algorithm="brute").fit(centered.numpy())
+
+    @property
+    def resident_bytes(self) -> int:
+        return super().resident_bytes + self.size * self.width * 4  # scikit-learn's own copy
 
     def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         queries = (patches - self.mean).numpy()
