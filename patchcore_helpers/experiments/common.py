@@ -30,6 +30,8 @@ class ImageSettings:
         Training images per category, test images per class and category; 0 for all.
     use_cache : bool
         Keep feature maps on disk, so that tasks on the same images share them.
+    device : "auto", "cpu", "cuda" or "mps"
+        Where the network runs; see `Extractor`.
     """
 
     data_dir: str = "data"
@@ -37,6 +39,7 @@ class ImageSettings:
     max_train: int = 0
     max_test: int = 0
     use_cache: bool = True
+    device: str = "auto"
 
     @classmethod
     def of(cls, settings: Self | Mapping[str, Any]) -> Self:
@@ -119,7 +122,9 @@ def load_patches(settings: ImageSettings, backbone: str, category: str) -> Patch
     require_weights(backbone)
     images = load_images(settings, category)
     cache = FeatureCache.of(settings.use_cache or None)
-    extractor = Extractor(load_backbone(backbone), settings.image_size, cache=cache)
+    extractor = Extractor(
+        load_backbone(backbone), settings.image_size, cache=cache, device=settings.device
+    )
     return Patches(images, extractor.extract(images.train), extractor.extract(images.test))
 
 

@@ -3,7 +3,7 @@
 The figures of the experiments are in modules of their own: ``figures.exp1.comparison(...)``.
 """
 
-from patchcore_helpers.course.figures import exp1, exp2, exp3
+from patchcore_helpers.course.figures import compression, exp1, exp2, exp3
 from patchcore_helpers.course.figures.bank import matches, neighbors, pipeline
 from patchcore_helpers.course.figures.curves import (
     distortion,
@@ -24,11 +24,12 @@ from patchcore_helpers.course.figures.pictures import (
 )
 from patchcore_helpers.course.figures.strips import strip_maps, strip_tiles, tile_and_patch
 from patchcore_helpers.course.figures.style import STYLE, THRESHOLD, use_style
-from patchcore_helpers.course.figures.toy import greedy_steps, quantized, toy_bank, toy_unfold
+from patchcore_helpers.course.figures.toy import greedy_steps, toy_bank, toy_unfold
 
 __all__ = [
     "STYLE",
     "THRESHOLD",
+    "compression",
     "distortion",
     "exp1",
     "exp2",
@@ -46,7 +47,6 @@ __all__ = [
     "neighbors",
     "overlay",
     "pipeline",
-    "quantized",
     "ratio_view",
     "receptive_fields",
     "reconstructions",
