@@ -894,7 +894,7 @@ def summary(rows: pd.DataFrame) -> str:
         lines.append(f"- {name}: {index_label(best)}")
         lines.append(
             f"    {best['resident_reduction']:.0f}x smaller and {best['speedup_over_flat']:.1f}x "
-            f"faster than FAISS flat, {best['difference']:+.4f}"
+            f"faster than flat, {best['difference']:+.4f}"
         )
     lines.append(f"{n_skipped} of {len(rows)} rows could not run")
     return "\n".join(lines)
@@ -906,7 +906,6 @@ STORED_AS: dict[str, dict[str, Any]] = {
     "float32, searched exactly": {"kind": "exact"},
     "8 bits a number": {"kind": "ivf_sq8"},
     "20 codes of 4 bits": {"kind": "ivf_pq_fast", "m": 20},
-    "8 codes of 8 bits": {"kind": "ivf_pq", "m": 8, "bits": 8},
     "8 codes of 4 bits": {"kind": "ivf_pq", "m": 8, "bits": 4},
 }
 
@@ -932,7 +931,7 @@ def build_index_grid(
     """
     results: dict[tuple[str, int], IndexResult] = {}
     for name, options in STORED_AS.items():
-        for fewer in (1, *settings.smaller_banks):
+        for fewer in (1, *settings.smaller_banks[::2]):
             stored = Variant(options, times_fewer_rows=fewer).rows_of(bank)
             try:
                 index = make_index(options, seed).fit(stored)

@@ -66,7 +66,8 @@ def comprehensive_analysis(rows: pd.DataFrame) -> Figure:
     _draw_speed_and_auroc(axes[3, 0], means, rows)
     axes[3, 1].set_axis_off()
     axes[3, 1].legend(handles=_legend_handles(rows), ncols=3, fontsize=9, loc="lower left")
-    axes[3, 1].text(0, 1, summary(rows), va="top", fontsize=9, linespacing=1.4)
+    text = axes[3, 1].text(0, 1, summary(rows), va="top", fontsize=9, linespacing=1.4)
+    text.set_in_layout(False)  # a long line must not take its room from the panels
     titles = (
         "Exact search and the best index",
         "IVF-PQ: speed",
