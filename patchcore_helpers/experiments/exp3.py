@@ -92,7 +92,7 @@ class Settings(ImageSettings):
     n_clusters: int = 100
     m: int = 8
     n_threads: int = 1
-    smaller_banks: Sequence[int] = (4, 8, 16, 32, 64)
+    smaller_banks: Sequence[int] = (8, 16, 32, 64)
     index_seeds: int = 3
 
 
@@ -194,8 +194,9 @@ def index_sweep(settings: Settings) -> Iterator[Variant]:
         nprobes = settings.nprobes[: 2 if fewer == 1 else 1]
         yield Variant(fast, nprobes, fewer, settings.index_seeds)
         yield Variant({"kind": "ivf_sq8", **lists}, several, fewer)
-    refined = {"kind": "ivf_pq_refined", "m": settings.m, "n_clusters": settings.n_clusters}
-    yield Variant(refined, several)
+    lists = {"n_clusters": settings.n_clusters}
+    refined = {"kind": "ivf_pq_refined", "m": settings.m, "bits": 4, **lists}
+    yield Variant(refined, settings.nprobes[:1])
 
 
 def search_milliseconds(
