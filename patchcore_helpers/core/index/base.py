@@ -124,9 +124,12 @@ class Index(ABC):
         queries = torch.from_numpy(as_patch_matrix(patches, width=self.width))
         k = min(int(k), self.size)
         block_rows = max(1, BLOCK_ENTRIES // self._entries_per_query(k))
-        blocks = [self._search(block, k) for block in queries.split(block_rows)]
-        distances = torch.cat([block[0] for block in blocks])
-        rows = torch.cat([block[1] for block in blocks])
+        # Written into place: small results kept between the large blocks would pin their memory.
+        distances = torch.empty(len(queries), k)
+        rows = torch.empty(len(queries), k, dtype=torch.int64)
+        for start in range(0, len(queries), block_rows):
+            block = slice(start, start + block_rows)
+            distances[block], rows[block] = self._search(queries[block], k)
         return distances.numpy(), rows.numpy()
 
     def arrays(self) -> dict[str, np.ndarray]:
