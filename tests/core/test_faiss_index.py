@@ -43,7 +43,10 @@ def clustered(rows, width=16, clusters=40, seed=0, spread=0.3):
 
 
 def decoded(search):
-    """The rows that the codes of an IVF index stand for."""
+    """The rows that the codes of an IVF index stand for, by FAISS."""
+    if search.kind == "ivf_pq_fast":  # has no layout that can be decoded: the slow one has
+        options = {"kind": "ivf_pq", "m": search.m, "bits": 4, "n_clusters": search.n_clusters}
+        search = make_index(options).restore(None, search.arrays())
     search.exhaustive.make_direct_map()
     rows = search.exhaustive.reconstruct_n(0, search.size)[:, : search.width]
     return rows + search.mean.double().numpy()
@@ -242,6 +245,48 @@ def test_a_bank_too_small_is_refused(options, rows, message):
         make_index(options).fit(clustered(rows))
     assert isinstance(caught.value, InputError) and "\n" not in str(caught.value)
     make_index(options).fit(clustered(rows + 1, 17))
+
+
+@pytest.mark.parametrize("bits, m, width", [(1, 3, 16), (3, 5, 17), (4, 4, 16), (8, 5, 13)])
+def test_codes_are_decoded_as_faiss_does_it(bits, m, width):
+    bank = clustered(700, width)
+    search = make_index({"kind": "ivf_pq", "m": m, "bits": bits, "n_clusters": 300}).fit(bank)
+    rows = np.array([5, 699, 0, 5])
+    ours = search.decode(rows)[:, :width] + search.mean.numpy()
+    np.testing.assert_allclose(ours, decoded(search)[rows], atol=1e-5)
+
+
+def test_bytes_in_memory_are_those_of_everything_that_is_held():
+    rows, width, lists, m = 5000, 32, 50, 8
+    bank = clustered(rows, width)
+    vectors, mean = 4 * rows * width, 4 * width
+
+    def held(**options):
+        search = make_index(options).fit(bank)
+        return search.resident_bytes, search.nbytes
+
+    assert held(kind="exact")[0] == 2 * vectors + mean + 4 * rows  # as given, centered, norms
+    for kind in ("flat", "hnsw"):  # as given, and in the index
+        resident, in_file = held(kind=kind)
+        assert resident == in_file + vectors + mean
+    centroids, codebooks = 4 * lists * width, 4 * 16 * width
+    codes = rows * (1 + m // 2)  # a byte for the list, half a byte for a part
+    table = 4 * lists * m * 16
+    for kind in ("ivf_pq", "ivf_pq_fast"):
+        resident, in_file = held(kind=kind, bits=4, m=m, n_clusters=lists)
+        arrays = mean + centroids + codebooks + codes
+        # FAISS computes no table in advance where it would be larger than what it saves.
+        assert resident - in_file - arrays - mean in (0, table)
+    refined, in_file = held(kind="ivf_pq_refined", bits=4, m=m, n_clusters=lists)
+    assert refined - held(kind="ivf_pq", bits=4, m=m, n_clusters=lists)[0] == vectors
+
+
+def test_the_fast_layout_does_not_keep_the_slow_one():
+    """All that Python can reach from the index: one FAISS index with inverted lists."""
+    search = make_index({"kind": "ivf_pq_fast", "m": 4, "n_clusters": 10}).fit(clustered(500))
+    reached = [search.searched, *getattr(search.searched, "referenced_objects", [])]
+    reached += [value for value in vars(search).values() if isinstance(value, faiss.Index)]
+    assert {id(index) for index in reached} == {id(search.searched)}
 
 
 @pytest.mark.long

@@ -1,5 +1,8 @@
 """Exact search against all distances in float64."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -219,3 +222,22 @@ def test_bad_banks(bank):
 def test_bad_patches(patches, message):
     with pytest.raises(InputError, match=message):
         ExactIndex().fit(np.zeros((2, 3))).query(patches)
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_number_of_queries():
+    """Small results kept between large blocks once pinned the memory of all blocks."""
+    code = """
+import numpy as np
+from patchcore_helpers.core.index import make_index
+from patchcore_helpers.process import peak_rss_mb
+random = np.random.default_rng(0)
+index = make_index("exact").fit(random.normal(size=(10_000, 152)).astype(np.float32))
+queries = random.normal(size=(50_000, 152)).astype(np.float32)
+index.query(queries[:1000])
+before = peak_rss_mb()
+index.query(queries)
+print(peak_rss_mb() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 250

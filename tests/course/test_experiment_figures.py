@@ -14,6 +14,7 @@ from helpers.experiments import (
     planted_exp1,
     planted_exp2,
     planted_exp3,
+    planted_outcomes3,
 )
 from helpers.figures import overlaps
 from matplotlib.colors import to_hex
@@ -217,19 +218,43 @@ def test_figures_of_the_sweep_are_legible(count):
     eight = figures.exp3.comprehensive_analysis(rows)
     panels = figures.exp3.category_analysis(rows)
     assert not overlaps(eight) and not overlaps(panels)
-    assert sum(ax.get_xlabel() != "" or ax.get_title() != "" for ax in eight.axes[:8]) == 7
+    assert sum(ax.get_xlabel() != "" or ax.get_title() != "" for ax in eight.axes[:8]) == 8
     assert eight.axes[7].texts[0].get_text() == exp3.summary(rows)
+    assert all(ax.get_title() for ax in eight.axes[:8])
+    legend = [text.get_text() for text in eight.axes[7].get_legend().get_texts()]
+    assert "8 bits" in legend and "16 bits" not in legend  # which never ran
     assert [ax.get_title() for ax in panels.axes if ax.get_title()] == names
     means = exp3.mean_table(rows)
-    assert not overlaps(figures.exp3.pareto(means))
     assert not overlaps(figures.exp3.recall(means))
 
 
-def test_the_fronts_rings_are_the_front():
-    means = exp3.mean_table(planted_exp3())
-    ax = figures.exp3.pareto(means).axes[0]
-    rings = ax.collections[1].get_offsets()
-    front = means[exp3.pareto_front(means)]
-    assert sorted(map(tuple, rings)) == sorted(
-        zip(front["memory_mb"], front["search_time_ms"], strict=True)
-    )
+LOSSES = {
+    "ivf_sq8": (0.0, 2.0, 3.0),
+    "ivf_pq_fast": (0.3, 0.8, 1.0),
+    "exact, 1/4 of the rows": (0.1, 3.0, 9.0),
+    "exact, 1/64 of the rows": (0.6, 0.2, 0.6),
+}
+
+
+def test_the_figure_to_remember_shows_what_was_judged():
+    names = ["elpv/mono", "elpv/poly", "fabric/twill"]
+    comparison = exp3.compare_halves(planted_outcomes3(LOSSES, names), seed=0)
+    figure = figures.exp3.bytes_time_auroc(comparison, margin=0.02)
+    assert not overlaps(figure)
+    of_poly = comparison[comparison["category"] == "elpv/poly"]
+    smaller = of_poly[of_poly["is_smaller_bank"]].sort_values("resident_mb")
+    drawn = figure.axes[1].containers[0].lines[0].get_xydata()
+    np.testing.assert_allclose(drawn, smaller[["resident_mb", "judged"]].to_numpy(float))
+
+
+def test_a_query_is_drawn_as_look_ups_whose_sum_is_the_title():
+    rng = np.random.default_rng(0)
+    table, codes = rng.integers(1, 50, (8, 16)).astype(float), rng.integers(0, 16, 8)
+    figure = figures.compression.look_ups(table, codes)
+    terms, total = figure.axes[0].get_title().split(", ")[0].split(" = ")
+    assert [float(term) for term in terms.split(" + ")] == table[np.arange(8), codes].tolist()
+    assert float(total) == table[np.arange(8), codes].sum()
+    vector = rng.normal(size=152)
+    cut = figures.compression.cut_vector(vector, vector + 0.1, codes)
+    assert [text.get_text() for text in cut.axes[0].texts] == [str(code) for code in codes]
+    assert not overlaps(figure) and not overlaps(cut)

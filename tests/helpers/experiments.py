@@ -128,18 +128,50 @@ def planted_exp3(categories=MVTEC_FIVE, seed=0):
     rows = []
     for category in categories:
         common = {"category": category, "bank_size": 5000, "status": "ok", "image_auroc": 0.9}
-        rows.append(common | {"search_method": "sklearn", "memory_mb": 3.0, "speedup": 1.0})
-        for settings, nprobes in exp3.index_sweep(exp3.Settings()):
-            row = common | {"search_method": settings["kind"], "pq_bits": settings.get("bits")}
-            row |= {name: settings.get(name) for name in ("m", "n_clusters")}
-            if settings["kind"] == "ivf_pq_fast":
+        common |= {"times_fewer_rows": 1, "resident_mb": 6.0}
+        common_to_exact = common | {"memory_mb": 3.0, "speedup": 1.0}
+        rows += [common_to_exact | {"search_method": kind} for kind in exp3.EXACT_METHODS]
+        for variant in exp3.index_sweep(exp3.Settings()):
+            options = variant.options
+            row = common | {"search_method": options["kind"], "pq_bits": options.get("bits")}
+            row |= {name: options.get(name) for name in ("m", "n_clusters")}
+            row["times_fewer_rows"] = variant.times_fewer_rows
+            if options["kind"] == "ivf_pq_fast":
                 row["pq_bits"] = 4
             if row["pq_bits"] == 16:
                 row |= {"image_auroc": None, "status": "skipped: too few rows"}
-                rows += [{**row, "nprobe": nprobe} for nprobe in nprobes]
+                rows += [{**row, "nprobe": nprobe} for nprobe in variant.nprobes]
                 continue
-            rows += [{**row, "nprobe": nprobe, **planted_measures(rng)} for nprobe in nprobes]
+            rows += [{**row, "nprobe": n, **planted_measures(rng)} for n in variant.nprobes]
     return pd.DataFrame(rows).reindex(columns=exp3.COLUMNS)
+
+
+def planted_outcomes3(losses, categories=("a", "b"), n=400, seed=0):
+    """Outcomes as `exp3.run_task` gives them, from made-up scores.
+
+    `losses` is, by the name of an index ("exact, 1/16 of the rows" or a kind), how much its scores
+    shrink the distance between the classes, its bytes in memory and its milliseconds.
+    """
+    labels = np.repeat([0, 1], n // 2)
+    outcomes = []
+    for number, category in enumerate(categories):
+        rng = np.random.default_rng([seed, number])
+        exact = rng.normal(size=n) + 2 * labels
+        scores = {"labels": labels.tolist(), "exact": exact.tolist()}
+        rows = []
+        for name, (loss, megabytes, milliseconds) in losses.items():
+            kind, _, fewer = name.partition(", 1/")
+            image_scores = exact - loss * labels + rng.normal(0, 0.1, n)
+            scores[name] = [image_scores.tolist()]
+            row = {"search_method": kind, "status": "ok", "pq_bits": None, "nprobe": None}
+            row |= {"times_fewer_rows": int(fewer.split()[0]) if fewer else 1}
+            row |= {"memory_mb": megabytes, "resident_mb": megabytes, "memory_reduction": 1.0}
+            row |= {"resident_reduction": 10 / megabytes, "search_time_ms": milliseconds}
+            row |= {"speedup_over_flat": 50 / milliseconds}
+            row["image_auroc"] = roc_auc_score(labels, image_scores)
+            rows.append(row)
+        outcomes.append(Outcome({"category": category, "seed": 0}, rows, scores))
+    return outcomes
 
 
 def planted_measures(rng):
@@ -149,6 +181,8 @@ def planted_measures(rng):
     return {
         "memory_mb": 3 / smaller,
         "memory_reduction": smaller,
+        "resident_mb": 6 / smaller,
+        "resident_reduction": smaller,
         "search_time_ms": 60 / faster,
         "speedup": 3 * faster,
         "speedup_over_flat": faster,

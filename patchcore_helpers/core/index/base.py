@@ -53,8 +53,8 @@ class Index(ABC):
     vectors : float32 tensor of shape (size, width)
         The stored vectors; of shape (0, width) where the index needs none.
     nbytes : int
-        Bytes of the index: of the stored vectors, or of what FAISS serializes, plus the vectors
-        where true distances need them.
+        Bytes of the index in a file: of the stored vectors, or of what FAISS serializes, plus the
+        vectors where true distances need them. For all that it holds in memory: `resident_bytes`.
     """
 
     kind: ClassVar[str]
@@ -69,6 +69,14 @@ class Index(ABC):
     nbytes: int = field(init=False, repr=False, default=0)
     mean: torch.Tensor = field(init=False, repr=False)
     vectors: torch.Tensor = field(init=False, repr=False)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes that a fitted index holds in memory between two queries.
+
+        Vectors are often held twice: as they were given, and centered or as FAISS keeps them.
+        """
+        return self.vectors.nbytes + self.mean.nbytes
 
     def check_settings(self) -> None:
         """Refuse a setting outside its range; every query asks again, as settings may change.

@@ -52,6 +52,13 @@ class ExactIndex(Index):
         self.bound = SubspaceBound.of(centered)
         self.short = StoredVectors.of(self.bound.shorten(centered)) if self.bound else None
 
+    @property
+    def resident_bytes(self) -> int:
+        total = super().resident_bytes + self.whole.nbytes
+        if self.bound and self.short:
+            total += self.bound.axes.nbytes + self.short.nbytes
+        return total
+
     def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         if self.bound and self.short:
             found = self._search_by_bound(patches, k, self.bound, self.short)
@@ -128,6 +135,11 @@ class StoredVectors:
     minus_twice: torch.Tensor
     squared_norms: torch.Tensor
     longest: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.minus_twice.nbytes + self.squared_norms.nbytes
 
     @classmethod
     def of(cls, vectors: torch.Tensor) -> "StoredVectors":
@@ -208,6 +220,10 @@ class SklearnIndex(Index):
 
     def _build(self, centered: torch.Tensor) -> None:
         self.neighbors = NearestNeighbors(algorithm="brute").fit(centered.numpy())
+
+    @property
+    def resident_bytes(self) -> int:
+        return super().resident_bytes + self.size * self.width * 4  # scikit-learn's own copy
 
     def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         queries = (patches - self.mean).numpy()

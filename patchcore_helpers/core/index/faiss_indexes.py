@@ -43,7 +43,7 @@ class FaissIndex(Index):
     searched : faiss.Index
         Answers queries; it may miss rows.
     exhaustive : faiss.Index
-        Compares every stored vector, as a last resort.
+        Compares every stored vector, as a last resort; `IVFPQFastIndex` needs none for that.
     """
 
     effort_parameter: ClassVar[str] = ""
@@ -96,6 +96,17 @@ class FaissIndex(Index):
         self.exhaustive = index
         self.nbytes = faiss.serialize_index(index).nbytes
 
+    @property
+    def resident_bytes(self) -> int:
+        # The file of an index is what FAISS holds, but for tables that it computes when it is read.
+        return super().resident_bytes + self.nbytes + _table_bytes(self.searched)
+
+    def _search_everything(
+        self, queries: np.ndarray, n_candidates: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Squared distances and rows, each of shape (n, candidates), of every stored vector."""
+        return self.exhaustive.search(queries, n_candidates)
+
     def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         queries = self.pad(patches - self.mean)
         squared, rows = self._search_until_full(queries, k)
@@ -117,7 +128,7 @@ class FaissIndex(Index):
             # The largest useful effort is the whole bank; after that there is nothing to double.
             effort = min(2 * effort, self.size) if effort < self.size else 0
         if unfilled.any():
-            squared[unfilled], rows[unfilled] = self.exhaustive.search(
+            squared[unfilled], rows[unfilled] = self._search_everything(
                 queries[unfilled], n_candidates
             )
         return torch.from_numpy(squared), torch.from_numpy(rows)
@@ -294,8 +305,33 @@ class IVFPQIndex(IVFIndex):
             "codes": index.sa_encode(vectors),
         }
 
+    @property
+    def resident_bytes(self) -> int:
+        return super().resident_bytes + sum(array.nbytes for array in self.codes.values())
+
     def arrays(self) -> dict[str, np.ndarray]:
         return dict(self.codes)
+
+    def decode(self, rows: np.ndarray) -> np.ndarray:
+        """What the codes of some rows stand for: the center of the cluster plus a codeword a part.
+
+        Parameters
+        ----------
+        rows : int array of shape (n,)
+
+        Returns
+        -------
+        float32 array of shape (n, padded width)
+            Centered, as queries are.
+        """
+        codes = self.codes["codes"][rows]
+        cluster_bytes = codes.shape[1] - _bytes_for(self.m * self.bits)
+        cluster = codes[:, :cluster_bytes] @ 256 ** np.arange(cluster_bytes)
+        bits = np.unpackbits(codes[:, cluster_bytes:], axis=1, bitorder="little")
+        bits = bits[:, : self.m * self.bits].reshape(len(codes), self.m, self.bits)
+        numbers = bits @ 2 ** np.arange(self.bits)
+        codewords = self.codes["codebooks"][np.arange(self.m), numbers]
+        return self.codes["centroids"][cluster] + codewords.reshape(len(codes), -1)
 
     def restore(
         self, vectors: np.ndarray | torch.Tensor | None, arrays: Mapping[str, np.ndarray]
@@ -356,6 +392,12 @@ class IVFPQIndex(IVFIndex):
             raise InputError("codes: name a cluster that does not exist")
 
 
+def _table_bytes(index: Any) -> int:
+    """Bytes of the look-up tables that FAISS computes in advance and does not write to a file."""
+    table = getattr(index, "precomputed_table", None)
+    return 4 * table.size() if table is not None else 0
+
+
 def _bytes_for(bits: int) -> int:
     """Bytes that hold so many bits."""
     return (bits + 7) // 8
@@ -366,7 +408,8 @@ class IVFPQFastIndex(IVFPQIndex):
     """As `IVFPQIndex` with 4 bits, in FAISS's fast-scan layout: look-ups in 8-bit registers.
 
     The fast layout only names the nearest rows: its own distances saturate, and are NaN where all
-    rows have one code. So they are computed again, from what the codes stand for.
+    rows have one code. So they are computed again, from what the codes stand for (`decode`); that
+    takes the codes a second time, in the order of the rows.
     """
 
     kind: ClassVar[str] = "ivf_pq_fast"
@@ -379,10 +422,15 @@ class IVFPQFastIndex(IVFPQIndex):
             raise InputError(f"bits={self.bits}: ivf_pq_fast has 4 only; leave it out")
 
     def _finish(self, index: Any) -> None:
-        index.make_direct_map()  # so that codes can be turned back into vectors
-        self.exhaustive = index
-        self.searched = faiss.IndexIVFPQFastScan(index)
-        self.nbytes = faiss.serialize_index(self.searched).nbytes
+        # Made again from its bytes: as FAISS makes it, it would keep the slow layout alive.
+        serialized = faiss.serialize_index(faiss.IndexIVFPQFastScan(index))
+        self.searched = faiss.deserialize_index(serialized)
+        self.nbytes = serialized.nbytes
+
+    def _search_everything(
+        self, queries: np.ndarray, n_candidates: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return faiss.knn(queries, self.decode(np.arange(self.size)), n_candidates)
 
     def _distances(
         self,
@@ -392,8 +440,7 @@ class IVFPQFastIndex(IVFPQIndex):
         rows: torch.Tensor,
         k: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        decoded = torch.from_numpy(self.exhaustive.reconstruct_batch(rows.ravel()))
-        decoded = decoded.view(*rows.shape, -1)
+        decoded = torch.from_numpy(self.decode(rows.numpy().ravel())).view(*rows.shape, -1)
         return rank_by_true_distance(torch.from_numpy(queries), rows, decoded, k)
 
 
@@ -422,3 +469,7 @@ class IVFPQRefinedIndex(IVFPQIndex):
     def _finish(self, index: Any) -> None:
         super()._finish(index)
         self.nbytes += self.vectors.nbytes
+
+    @property
+    def resident_bytes(self) -> int:
+        return super().resident_bytes - self.vectors.nbytes  # which are in `nbytes` already

@@ -3,7 +3,7 @@
 The figures of the experiments are in modules of their own: ``figures.exp1.comparison(...)``.
 """
 
-from patchcore_helpers.course.figures import exp1, exp2, exp3
+from patchcore_helpers.course.figures import compression, exp1, exp2, exp3
 from patchcore_helpers.course.figures.bank import pipeline
 from patchcore_helpers.course.figures.coverage import (
     bank_size_curves,
@@ -14,32 +14,35 @@ from patchcore_helpers.course.figures.coverage import (
     rows_by_image,
     suspects,
 )
-from patchcore_helpers.course.figures.curves import (
-    distortion,
-    few_shot,
-    growth,
-    mean_curves,
-    ratio_view,
-)
-from patchcore_helpers.course.figures.decisions import scores, threshold_view
+from patchcore_helpers.course.figures.curves import distortion, few_shot, growth, ratio_view
+from patchcore_helpers.course.figures.decisions import recalibration, scores, splits, threshold_view
 from patchcore_helpers.course.figures.features import (
     cumulative_influence,
     enlarged,
     layer_intervals,
     overlap_by_setting,
     patch_neighbors,
+    receptive_fields,
     scores_to_map,
 )
 from patchcore_helpers.course.figures.panels import heat_map, overlay
-from patchcore_helpers.course.figures.pictures import heat_maps, images, layer_maps, reconstructions
+from patchcore_helpers.course.figures.pictures import (
+    changed_images,
+    heat_maps,
+    images,
+    layer_maps,
+    reconstructions,
+)
 from patchcore_helpers.course.figures.strips import strip_maps, strip_tiles, tile_and_patch
 from patchcore_helpers.course.figures.style import STYLE, THRESHOLD, use_style
-from patchcore_helpers.course.figures.toy import greedy_steps, quantized, toy_bank, toy_unfold
+from patchcore_helpers.course.figures.toy import greedy_steps, toy_bank, toy_unfold
 
 __all__ = [
     "STYLE",
     "THRESHOLD",
     "bank_size_curves",
+    "changed_images",
+    "compression",
     "cumulative_influence",
     "dirt_shares",
     "distortion",
@@ -56,19 +59,20 @@ __all__ = [
     "images",
     "layer_intervals",
     "layer_maps",
-    "mean_curves",
     "overlap_by_setting",
     "overlay",
     "patch_neighbors",
     "pipeline",
     "pool_and_bound",
-    "quantized",
     "radius_line",
     "ratio_view",
+    "recalibration",
+    "receptive_fields",
     "reconstructions",
     "rows_by_image",
     "scores",
     "scores_to_map",
+    "splits",
     "strip_maps",
     "strip_tiles",
     "suspects",

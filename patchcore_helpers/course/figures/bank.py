@@ -12,7 +12,7 @@ from patchcore_helpers.course.figures.panels import (
     overlay,
     show_picture,
 )
-from patchcore_helpers.course.figures.style import DEFECT, NORMAL
+from patchcore_helpers.course.figures.style import DEFECT, NORMAL, SKY
 
 
 def pipeline(

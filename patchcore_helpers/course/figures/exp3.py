@@ -27,11 +27,17 @@ from patchcore_helpers.experiments.exp3 import (
     IndexResult,
     index_rows,
     mean_table,
-    pareto_front,
     summary,
 )
 
-MARKERS = {"ivf_pq": "o", "ivf_pq_fast": "s", "ivf_sq8": "D", "ivf_pq_refined": "^", "hnsw": "v"}
+MARKERS = {"exact": "v", "ivf_pq": "o", "ivf_pq_fast": "s", "ivf_sq8": "D", "ivf_pq_refined": "^"}
+NAMES = {
+    "exact": "fewer rows, as they are (exact)",
+    "ivf_sq8": "8 bits a number (ivf_sq8)",
+    "ivf_pq_fast": "product codes, fast (ivf_pq_fast)",
+    "ivf_pq": "product codes (ivf_pq)",
+}
+KIND_COLORS = {"exact": BLACK, "ivf_sq8": GREEN, "ivf_pq_fast": VERMILION, "ivf_pq": SKY}
 BITS_COLORS = {4: BLUE, 8: VERMILION, 16: GREEN}
 OTHER_COLOR = PURPLE  # of an index without codes
 SPEEDUP = "speed-up over scikit-learn (times)"
@@ -52,15 +58,28 @@ def comprehensive_analysis(rows: pd.DataFrame) -> Figure:
     _draw_categories(axes[0, 0], rows)
     _draw_against_nprobe(axes[0, 1], ivf_pq, "speedup", SPEEDUP)
     log_scale(axes[0, 1].yaxis)
-    _draw_against_nprobe(axes[1, 0], ivf_pq, "memory_reduction", "bytes of flat / bytes (times)")
+    _draw_against_nprobe(axes[1, 0], ivf_pq, "memory_reduction", "file of flat / file (times)")
     _draw_against_nprobe(axes[1, 1], ivf_pq, "accuracy_loss_percent", "loss of image AUROC (%)")
     axes[1, 1].axhline(0, color="0.6", lw=1)
     _draw_heat_map(axes[2, 0], ivf_pq, "search_time_ms", "search per image (ms)")
     _draw_heat_map(axes[2, 1], ivf_pq, "speedup", SPEEDUP)
     _draw_speed_and_auroc(axes[3, 0], means, rows)
     axes[3, 1].set_axis_off()
-    axes[3, 1].legend(handles=_legend_handles(), ncols=3, fontsize=9, loc="lower left")
-    axes[3, 1].text(0, 1, summary(rows), va="top", fontsize=9, linespacing=1.4)
+    axes[3, 1].legend(handles=_legend_handles(rows), ncols=3, fontsize=9, loc="lower left")
+    text = axes[3, 1].text(0, 1, summary(rows), va="top", fontsize=9, linespacing=1.4)
+    text.set_in_layout(False)  # a long line must not take its room from the panels
+    titles = (
+        "Exact search and the best index",
+        "IVF-PQ: speed",
+        "IVF-PQ: bytes of the file",
+        "IVF-PQ: what detection loses",
+        "IVF-PQ: milliseconds",
+        "IVF-PQ: times faster",
+        "All indexes",
+        "Summary",
+    )
+    for ax, title in zip(axes.flat, titles, strict=True):
+        ax.set_title(title)
     return figure
 
 
@@ -129,13 +148,18 @@ def _draw_speed_and_auroc(ax: Axes, indexes: pd.DataFrame, rows: pd.DataFrame) -
     ax.set(xlabel=SPEEDUP, ylabel="image AUROC")
 
 
-def _legend_handles() -> list[Artist]:
-    """What the marks of `_draw_speed_and_auroc` mean."""
+def _legend_handles(rows: pd.DataFrame) -> list[Artist]:
+    """What the marks of `_draw_speed_and_auroc` mean, of those that ran."""
+    ran = index_rows(rows)
     handles: list[Artist] = []
     for kind, marker in MARKERS.items():
+        if kind not in set(ran["search_method"]):
+            continue
         handles.append(plt.Line2D([], [], marker=marker, ls="", color="0.4", label=kind))
-    colors = {f"{bits} bits": color for bits, color in BITS_COLORS.items()}
-    colors["other"] = OTHER_COLOR
+    colors = {
+        f"{bits} bits": color for bits, color in BITS_COLORS.items() if bits in set(ran["pq_bits"])
+    }
+    colors["no codes"] = OTHER_COLOR
     for name, color in colors.items():
         handles.append(plt.Line2D([], [], marker="o", ls="", color=color, label=name))
     handles.append(plt.Line2D([], [], color=BLACK, ls="--", lw=1.2, label="exact search"))
@@ -152,56 +176,109 @@ def category_analysis(rows: pd.DataFrame) -> Figure:
     for ax, (category, of_category) in zip(axes.flat, categories, strict=False):
         _draw_speed_and_auroc(ax, index_rows(of_category), of_category)
         ax.set_title(category)
-    figure.legend(handles=_legend_handles(), fontsize=9, ncols=5, loc="outside lower center")
+    figure.legend(handles=_legend_handles(rows), fontsize=9, ncols=5, loc="outside lower center")
     return figure
 
 
-def pareto(means: pd.DataFrame) -> Figure:
-    """Bytes against time of every index, the AUROC in color; those on the front are ringed.
+def bytes_time_auroc(comparison: pd.DataFrame, margin: float) -> Figure:
+    """What every index costs in bytes and milliseconds, and what it loses: the figure to remember.
+
+    A column per category; above against bytes in memory, below against milliseconds. Points of one
+    way to store a row are joined: from the right to the left, the bank has fewer rows.
 
     Parameters
     ----------
-    means : DataFrame
-        What `exp3.mean_table` returned.
+    comparison : DataFrame
+        What `exp3.compare_halves` returned.
+    margin : float
+        Image AUROC that one is ready to lose; drawn as a band.
     """
-    figure, ax = plt.subplots(figsize=(9, 4.2))
-    drawn = ax.scatter(
-        means["memory_mb"],
-        means["search_time_ms"],
-        c=means["difference"],
-        s=60,
-        cmap="viridis",
-        zorder=3,
+    categories = comparison["category"].unique()
+    width = max(6.0, 3.6 * len(categories))
+    figure, axes = plt.subplots(
+        2, len(categories), figsize=(width, 6.6), squeeze=False, sharey="col"
     )
-    front = means[pareto_front(means)]
-    ax.scatter(
-        front["memory_mb"],
-        front["search_time_ms"],
-        s=150,
-        facecolor="none",
-        edgecolor=DEFECT,
-        lw=1.5,
-        zorder=2,
-        label="on the front",
-    )
-    log_scale(ax.xaxis)
-    log_scale(ax.yaxis)
-    ax.set(xlabel="serialized index (MB)", ylabel="search per image (ms)")
-    ax.legend()
-    figure.colorbar(drawn, label="image AUROC minus exact")
+    kinds = comparison["index"].str.split(",").str[0]
+    for column, category in enumerate(categories):
+        for ax, cost in zip(axes[:, column], ("resident_mb", "search_time_ms"), strict=True):
+            ax.axhspan(-margin, 0, color="0.92", lw=0)
+            ax.axhline(0, color="0.6", lw=1)
+            for kind in KIND_COLORS:
+                rows = comparison[(comparison["category"] == category) & (kinds == kind)]
+                _draw_kind(ax, rows, kind, cost)
+            log_scale(ax.xaxis)
+        axes[0, column].set_title(category)
+        axes[0, column].set_xlabel("held in memory (MB)")
+        axes[1, column].set_xlabel("search per image (ms)")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("image AUROC minus exact")
+    handles = axes[0, 0].get_legend_handles_labels()[0]
+    figure.legend(handles=handles, ncols=2, loc="outside lower center", fontsize=10)
     return figure
 
 
+def _draw_kind(ax: Axes, rows: pd.DataFrame, kind: str, cost: str) -> None:
+    """The indexes of one kind, each with the interval of its loss on the half for judging."""
+    rows = rows.sort_values(cost)
+    if rows.empty:
+        return
+    errors = [rows["judged"] - rows["judged_low"], rows["judged_high"] - rows["judged"]]
+    ax.errorbar(
+        rows[cost],
+        rows["judged"],
+        yerr=errors,
+        color=KIND_COLORS[kind],
+        marker=MARKERS[kind],
+        ls="-" if kind in ("exact", "ivf_sq8") else "",
+        lw=1.5,
+        elinewidth=0.8,
+        ms=6,
+        label=NAMES[kind],
+    )
+
+
 def recall(means: pd.DataFrame) -> Figure:
-    """Recall against the AUROC difference from exact search: they are not the same thing."""
+    """Recall against the AUROC difference from exact search, one point for each index."""
     figure, ax = plt.subplots(figsize=(8.5, 3.8))
     for kind, rows in means.groupby("search_method", sort=False):
+        name = "exact, fewer rows" if kind == "exact" else str(kind)
+        color = KIND_COLORS.get(str(kind), PURPLE)
         marker = MARKERS[str(kind)]
-        ax.scatter(rows["recall_at_1"], rows["difference"], s=55, marker=marker, label=kind)
+        ax.scatter(
+            rows["recall_at_1"], rows["difference"], s=55, marker=marker, color=color, label=name
+        )
     ax.axhline(0, color=BLACK, lw=1, ls="--")
-    ax.set_xlabel("recall@1: share of patches whose nearest row is found")
+    ax.set_xlabel("recall@1: share of patches whose nearest row of the whole bank is found")
     ax.set_ylabel("image AUROC minus exact")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def excess_distances(errors: pd.DataFrame, name: str) -> Figure:
+    """How much farther than the nearest row a wrong neighbor is.
+
+    Parameters
+    ----------
+    errors : DataFrame
+        What `exp3.neighbor_errors` returned.
+    name : str
+        Of the index.
+    """
+    wrong = errors[~errors["is_right"]]
+    figure, ax = plt.subplots(figsize=(8.5, 3.4))
+    limit = max(1.0, 100 * float(wrong["excess"].quantile(0.99))) if len(wrong) else 1.0
+    bins = np.linspace(0, limit, 41).tolist()
+    for label, color, word in ((0, BLUE, "normal"), (1, DEFECT, "defective")):
+        of_class = 100 * wrong.loc[wrong["label"] == label, "excess"]
+        weights = np.full(len(of_class), 100 / max(1, len(of_class)))
+        ax.hist(
+            of_class, bins=bins, weights=weights, histtype="step", lw=2, color=color,
+            label=f"patches of {word} images",
+        )  # fmt: skip
+    ax.set_title(name)
+    ax.set_xlabel("wrong neighbor farther than the nearest row by (%)")
+    ax.set_ylabel("share of wrong neighbors (%)")
+    ax.legend()
     return figure
 
 
@@ -247,6 +324,7 @@ def _facts(result: IndexResult) -> str:
         f"image AUROC   {measures['image_auroc']:.4f} ({measures['difference']:+.4f})",
         f"recall@1      {measures['recall_at_1']:.3f}",
         f"search        {measures['search_time_ms']:.2f} ms per image",
-        f"index         {measures['memory_mb']:.3f} MB",
+        f"in memory     {measures['resident_mb']:.3f} MB",
+        f"file          {measures['memory_mb']:.3f} MB",
     ]
     return "\n".join(lines)

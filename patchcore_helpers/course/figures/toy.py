@@ -8,18 +8,11 @@ from matplotlib.figure import Figure
 from patchcore_helpers.course.figures.panels import label_plane
 from patchcore_helpers.course.figures.style import (
     BLACK,
-    BLUE,
     DEFECT,
-    GREEN,
     NORMAL,
-    ORANGE,
-    PURPLE,
-    SKY,
 )
 
 Place = tuple[int, int]  # row, column
-
-CLUSTER_COLORS = [BLUE, ORANGE, GREEN, SKY, PURPLE]
 
 
 def toy_bank(
@@ -134,45 +127,4 @@ def greedy_steps(points: np.ndarray, chosen: np.ndarray, step: int) -> Figure:
     figure.colorbar(drawn, label="distance to the nearest pick (no unit)")
     label_plane(ax, title=f"{step} pick{'s' * (step > 1)}, coverage radius {radius:.2f}")
     ax.margins(0.1)  # room for the numbers
-    return figure
-
-
-def quantized(
-    points: np.ndarray, cluster: np.ndarray, centers: np.ndarray, restored: np.ndarray
-) -> Figure:
-    """Points in the plane by cluster, and the positions that their codes represent.
-
-    Parameters
-    ----------
-    points, restored : arrays of shape (n, 2)
-    cluster : int array of shape (n,)
-    centers : array of shape (clusters, 2)
-    """
-    figure, ax = plt.subplots(figsize=(8, 4.2))
-    for number in range(len(centers)):
-        color = CLUSTER_COLORS[number % len(CLUSTER_COLORS)]
-        members = points[cluster == number]
-        ax.scatter(members[:, 0], members[:, 1], s=14, alpha=0.5, color=color)
-    positions = np.unique(restored.round(5), axis=0)
-    ax.scatter(
-        positions[:, 0],
-        positions[:, 1],
-        s=40,
-        marker="s",
-        facecolor="none",
-        edgecolor=BLACK,
-        lw=1,
-        label=f"{len(positions)} places that codes stand for",
-    )
-    ax.scatter(
-        centers[:, 0],
-        centers[:, 1],
-        s=130,
-        marker="X",
-        color=DEFECT,
-        edgecolor="white",
-        label="centers",
-    )
-    label_plane(ax)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
