@@ -24,10 +24,13 @@ def processor():
     return names[0] if names else platform.processor()
 
 
-def write_part(name, text, folder=HERE, file="README.md"):
-    """Put a benchmark's part into README.md or another page, in place of its last one."""
+def write_part(name, text, folder=HERE, file="README.md", script=""):
+    """Put a benchmark's part into README.md or another page, in place of its last one.
+
+    `script` is the file that wrote it, if it is not called like the part.
+    """
     readme = folder / file
-    begin, end = f"<!-- {name}: written by {name}.py -->\n", f"<!-- {name}: end -->\n"
+    begin, end = f"<!-- {name}: written by {script or name}.py -->\n", f"<!-- {name}: end -->\n"
     old = readme.read_text() if readme.exists() else "# Benchmarks\n\n"
     head, _, rest = old.partition(begin)
     readme.write_text(head + begin + text + end + rest.partition(end)[2])
