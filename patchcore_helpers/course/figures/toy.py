@@ -67,8 +67,8 @@ def _show_numbers(ax: Axes, values: np.ndarray, title: str, first: int = 0) -> N
         ax.text(column, row, f"{value:.2g}", ha="center", va="center")
     ax.set_title(title, fontsize=11)
     rows, columns = (range(length) for length in values.shape)
-    ax.set_xticks(columns, [first + column for column in columns])
-    ax.set_yticks(rows, [first + row for row in rows])
+    ax.set_xticks(columns, [str(first + column) for column in columns])
+    ax.set_yticks(rows, [str(first + row) for row in rows])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 
