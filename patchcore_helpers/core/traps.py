@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from patchcore_helpers.core.intervals import grouped_auroc_interval
 from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.core.threads import map_in_threads
 from patchcore_helpers.data.category import Category, LabeledImage
 from patchcore_helpers.errors import InputError
 
@@ -40,7 +41,7 @@ def image_traits(samples: Sequence[LabeledImage]) -> pd.DataFrame:
           2 % of the shorter side;
         - image size: the number of pixels.
     """
-    return pd.DataFrame([_traits(sample) for sample in samples])
+    return pd.DataFrame(list(map_in_threads(_traits, samples)))
 
 
 def _traits(sample: LabeledImage) -> dict[str, float]:
