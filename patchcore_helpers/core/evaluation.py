@@ -19,7 +19,6 @@ from patchcore_helpers.core.detector import (
     image_scores,
     smooth_maps,
 )
-from patchcore_helpers.core.index import ExactIndex
 from patchcore_helpers.core.intervals import Interval, auroc_interval, grouped_auroc_interval
 from patchcore_helpers.core.metrics import au_pro, image_auroc, pixel_auroc, region_overlaps
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
@@ -343,7 +342,7 @@ def nested_patch_scores(
 def ratio_table(
     model: PatchCore, category: Category, ratios: Sequence[float], progress: str | None = None
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """AUROC, size and search time of every coreset that the model's bank contains.
+    """AUROC and size of every coreset that the model's bank contains.
 
     Parameters
     ----------
@@ -357,24 +356,21 @@ def ratio_table(
     Returns
     -------
     table : DataFrame
-        Columns ratio, bank_size, megabytes, image_auroc, search_ms (median per image).
+        Columns ratio, bank_size, megabytes, image_auroc.
     patch_scores : float32 array of shape (len(ratios), n_test, rows, columns)
     """
     sizes = [max(1, round(ratio * model.bank_.n_vectors_)) for ratio in ratios]
     patch_scores = nested_patch_scores(model, category.test, sizes, progress)
-    one_image = as_rows(model.extractor_.extract(category.test[:1]))
     rows = []
     for ratio, size, scores in zip(ratios, sizes, patch_scores, strict=True):
         smaller_bank = model.bank_.vectors_[:size]
         aurocs = image_auroc(category.labels, image_scores(scores, model.image_score))
-        seconds = median_seconds(ExactIndex().fit(smaller_bank).query, one_image)
         rows.append(
             {
                 "ratio": ratio,
                 "bank_size": size,
                 "megabytes": smaller_bank.nbytes / 1e6,
                 "image_auroc": aurocs,
-                "search_ms": 1000 * seconds,
             }
         )
     return pd.DataFrame(rows), patch_scores

@@ -1,7 +1,7 @@
 """A trap audit: what separates defective from normal images without looking for a defect.
 
 A detector is easily praised for what a clock could have told it. If all defects were photographed
-on one day, the file number separates them; if the lamp was brighter then, so does the mean grey
+on one day, the file number separates them; if the lamp was brighter then, so does the mean gray
 level. None of these values knows what a defect is, so an AUROC far from 0.5 means that the images
 differ in something else as well, and that a detector's own AUROC may in part be due to it.
 """
@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from patchcore_helpers.core.intervals import grouped_auroc_interval
 from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.core.threads import map_in_threads
 from patchcore_helpers.data.category import Category, LabeledImage
 from patchcore_helpers.errors import InputError
 
@@ -34,26 +35,26 @@ def image_traits(samples: Sequence[LabeledImage]) -> pd.DataFrame:
         A row per image, with the columns
 
         - file number: the last whole number in the name of its file, NaN if there is none;
-        - mean grey level, from 0 to 255;
-        - sharpness: the mean length of the gradient, grey levels per pixel;
-        - darkest point: the lowest grey level after a Gaussian blur, whose standard deviation is
+        - mean gray level, from 0 to 255;
+        - sharpness: the mean length of the gradient, gray levels per pixel;
+        - darkest point: the lowest gray level after a Gaussian blur, whose standard deviation is
           2 % of the shorter side;
         - image size: the number of pixels.
     """
-    return pd.DataFrame([_traits(sample) for sample in samples])
+    return pd.DataFrame(list(map_in_threads(_traits, samples)))
 
 
 def _traits(sample: LabeledImage) -> dict[str, float]:
-    grey = np.asarray(sample.read().convert("L"), dtype=float)
+    gray = np.asarray(sample.read().convert("L"), dtype=float)
     numbers = re.findall(r"\d+", re.split(r"[/\\]", sample.source)[-1].rpartition(".")[0])
-    down, right = np.gradient(grey)
-    blurred = ndimage.gaussian_filter(grey, BLUR * min(grey.shape), mode="nearest")
+    down, right = np.gradient(gray)
+    blurred = ndimage.gaussian_filter(gray, BLUR * min(gray.shape), mode="nearest")
     return {
         "file number": float(numbers[-1]) if numbers else np.nan,
-        "mean grey level": grey.mean(),
+        "mean gray level": gray.mean(),
         "sharpness": np.hypot(down, right).mean(),
         "darkest point": blurred.min(),
-        "image size": float(grey.size),
+        "image size": float(gray.size),
     }
 
 

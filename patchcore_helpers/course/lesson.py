@@ -56,7 +56,7 @@ record None where there is no value
         self.results: dict[str, bool | int | float | str | None] = {}
         self._start = time.monotonic()
 
-    def figure(self, figure: "Figure", name: str, alt: str) -> None:
+    def figure(self, figure: "Figure", name: str, alt: str, folded: str = "") -> None:
         """Show a figure as a picture with alternative text, save it, and close it.
 
         Parameters
@@ -66,6 +66,9 @@ record None where there is no value
             Lower-case letters, digits and `_`; the file is `figures/<name>.png`.
         alt : str
             What a reader who cannot see the figure should know.
+        folded : str
+            Hides the picture behind this line until the reader clicks on it, such as the pictures
+            that give an exercise away.
 
         Raises
         ------
@@ -84,6 +87,9 @@ record None where there is no value
         encoded = base64.b64encode(png).decode()
         # JupyterLab and nbconvert drop the alternative text of image/png, but keep it in HTML.
         image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{encoded}">'
+        if folded:
+            summary = f"<summary>{html.escape(folded)}</summary>"
+            image = f"<details>{summary}{image}</details>"
         bundle = {"image/png": encoded, "text/html": image, "text/plain": alt}
         display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
 

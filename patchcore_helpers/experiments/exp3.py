@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,11 @@ class Settings(ImageSettings):
     smaller_banks: Sequence[int] = (8, 16, 32, 64)
     index_seeds: int = 3
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("bits", "nprobes", "smaller_banks"):  # tuples, so that settings have a hash
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
 
 def make_tasks(settings: Settings, categories: Sequence[str], seeds: Sequence[int]) -> list[Task]:
     """One task per category and seed; each serves all indexes. See `run_task`."""
@@ -128,20 +134,32 @@ class BankAndQueries:
     images : Category
     bank : float32 array of shape (rows, channels)
     queries : float32 array of shape (test images, rows, columns, channels)
+    n_threads : int
+        Threads of a search while it is timed.
     """
 
     images: Category
     bank: np.ndarray
     queries: np.ndarray
+    n_threads: int
+
+    @cached_property
+    def exact(self) -> "Reference":
+        """What exact search of the whole bank answers; searched once."""
+        return search_exactly(self.bank, self.queries, self.images.labels, self.n_threads)
 
 
+@lru_cache(maxsize=1)
 def load_bank(settings: Settings, category: str, seed: int) -> BankAndQueries:
-    """A bank of training patches, chosen by greedy k-center, and the test images' patches."""
+    """A bank of training patches, chosen by greedy k-center, and the test images' patches.
+
+    The last one is kept, with its exact search: a notebook and its first task need the same.
+    """
     patches = load_patches(settings, settings.backbone, category)
     train = flatten(patches.train)
     size = max(1, round(settings.bank_ratio * len(train)))
     bank = train[k_center_greedy(train, size, random_state=seed).indices]
-    return BankAndQueries(patches.images, bank, patches.test)
+    return BankAndQueries(patches.images, bank, patches.test, settings.n_threads)
 
 
 @dataclass(frozen=True)
@@ -246,6 +264,17 @@ class Reference:
         """Image scores, shape (images,)."""
         return self.patch_scores.max(axis=(1, 2))
 
+    def every(self, step: int) -> "Reference":
+        """The same of every so many images."""
+        nearest = self.nearest.reshape(self.patch_scores.shape)[::step].ravel()
+        return Reference(
+            self.labels[::step],
+            self.queries[::step],
+            self.patch_scores[::step],
+            nearest,
+            self.n_threads,
+        )
+
 
 def search_exactly(
     bank: np.ndarray, queries: np.ndarray, labels: np.ndarray, n_threads: int = 1
@@ -313,7 +342,7 @@ def run_task(
     """
     settings = Settings.of(settings)
     data = load_bank(settings, category, seed)
-    reference = search_exactly(data.bank, data.queries, data.images.labels, settings.n_threads)
+    reference = data.exact
     scores: dict[str, list] = {
         "labels": reference.labels.tolist(),
         "exact": reference.scores.tolist(),

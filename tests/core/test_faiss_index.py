@@ -15,6 +15,7 @@ from sklearn.base import clone
 
 from patchcore_helpers import InputError, MemoryBank, PatchCore
 from patchcore_helpers.core.index import INDEXES, IndexRefused, make_index
+from patchcore_helpers.core.index.exact import GROUPS
 from patchcore_helpers.core.index.faiss_indexes import FaissIndex, IVFPQIndex
 
 KINDS = list(INDEXES)
@@ -265,7 +266,8 @@ def test_bytes_in_memory_are_those_of_everything_that_is_held():
         search = make_index(options).fit(bank)
         return search.resident_bytes, search.nbytes
 
-    assert held(kind="exact")[0] == 2 * vectors + mean + 4 * rows  # as given, centered, norms
+    filled = rows + -rows % GROUPS  # whole groups: centered vectors, and their norms
+    assert held(kind="exact")[0] == vectors + mean + 4 * filled * (width + 1)
     for kind in ("flat", "hnsw"):  # as given, and in the index
         resident, in_file = held(kind=kind)
         assert resident == in_file + vectors + mean

@@ -13,26 +13,26 @@ from patchcore_helpers.core.traps import image_traits, trap_aurocs
 from patchcore_helpers.data.category import Category
 
 
-def written(folder, name, grey):
-    """Write a grey image and return its path."""
+def written(folder, name, gray):
+    """Write a gray image and return its path."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(grey, np.uint8)).save(path)
+    Image.fromarray(np.asarray(gray, np.uint8)).save(path)
     return path
 
 
 def test_traits_by_hand(tmp_path):
-    ramp = np.tile(np.arange(0, 200, 4), (40, 1))  # 4 grey levels per column
+    ramp = np.tile(np.arange(0, 200, 4), (40, 1))  # 4 gray levels per column
     flat = np.full((50, 100), 90)
     dark_corner = flat.copy()
     dark_corner[:20, :20] = 10
     samples = [
-        Sample(written(tmp_path, name, grey))
-        for name, grey in (("9/ramp_012.png", ramp), ("no.png", flat), ("a1b22.png", dark_corner))
+        Sample(written(tmp_path, name, gray))
+        for name, gray in (("9/ramp_012.png", ramp), ("no.png", flat), ("a1b22.png", dark_corner))
     ]
     traits = image_traits(samples)
     assert traits["file number"].tolist() == pytest.approx([12, np.nan, 22], nan_ok=True)
-    assert traits["mean grey level"].tolist() == pytest.approx([98, 90, 90 - 80 * 400 / 5000])
+    assert traits["mean gray level"].tolist() == pytest.approx([98, 90, 90 - 80 * 400 / 5000])
     assert traits["sharpness"].tolist()[:2] == pytest.approx([4, 0])
     # A step of 80 is spread over two pixels of gradient 40, along two edges of 20 pixels; at the
     # corner both directions add up.
@@ -54,8 +54,8 @@ def trapped(tmp_path, sample=Sample, **groups):
     for i in range(40):
         is_bright = i >= 20
         label = int(is_bright != (i % 5 == 0))
-        grey = rng.normal(100 + 60 * is_bright, 10, (24, 24)).clip(0, 255)
-        path = written(tmp_path, f"{'bad' if label else 'good'}/{i:03}.png", grey)
+        gray = rng.normal(100 + 60 * is_bright, 10, (24, 24)).clip(0, 255)
+        path = written(tmp_path, f"{'bad' if label else 'good'}/{i:03}.png", gray)
         options = {name: values[i] for name, values in groups.items()}
         test.append(sample(path, label, "bad" if label else "good", **options))
     return Category("x", [], test)
@@ -65,12 +65,12 @@ def test_a_trap_is_found(tmp_path):
     category = trapped(tmp_path)
     table = trap_aurocs(category).set_index("trap")
     numbers = [int(sample.image.stem) for sample in category.test]
-    grey = [np.asarray(sample.read().convert("L"), float).mean() for sample in category.test]
+    gray = [np.asarray(sample.read().convert("L"), float).mean() for sample in category.test]
     assert table.loc["file number", "auroc"] == pytest.approx(
         roc_auc_score(category.labels, numbers)
     )
-    assert table.loc["mean grey level", "auroc"] == pytest.approx(
-        roc_auc_score(category.labels, grey)
+    assert table.loc["mean gray level", "auroc"] == pytest.approx(
+        roc_auc_score(category.labels, gray)
     )
     assert table.loc["file number", "separation"] > 0.7
     assert table.loc["image size", "auroc"] == 0.5
@@ -85,15 +85,15 @@ def test_within_groups_the_trap_is_gone(tmp_path):
     category = trapped(tmp_path, Grouped, group=[0] * 20 + [1] * 20)
     table = trap_aurocs(category).set_index("trap")
     labels, groups = category.labels, category.groups
-    grey = np.array([np.asarray(s.read().convert("L"), float).mean() for s in category.test])
+    gray = np.array([np.asarray(s.read().convert("L"), float).mean() for s in category.test])
     right = total = 0
     for i, j in np.ndindex(40, 40):
         if groups[i] == groups[j] and labels[i] > labels[j]:
             total += 1
-            right += grey[i] > grey[j]
+            right += gray[i] > gray[j]
     expected = max(right / total, 1 - right / total)
-    assert table.loc["mean grey level", "within_groups"] == pytest.approx(expected)
-    assert table.loc["mean grey level", "separation"] > 0.7 > expected
+    assert table.loc["mean gray level", "within_groups"] == pytest.approx(expected)
+    assert table.loc["mean gray level", "separation"] > 0.7 > expected
 
 
 def test_nothing_is_left_to_chance_where_names_have_no_numbers(tmp_path):

@@ -139,7 +139,7 @@ def test_a_judge_decides_where_there_is_no_single_right_result(monkeypatch):
 @pytest.mark.parametrize(
     ("body", "color"), [("return ...", "#767676"), ("return 0", "#c00"), (None, "#009e73")]
 )
-def test_blank_is_grey_wrong_is_red_and_right_is_green(body, color, monkeypatch):
+def test_blank_is_gray_wrong_is_red_and_right_is_green(body, color, monkeypatch):
     shown = []
     monkeypatch.setattr(exercises, "strict", False)
     monkeypatch.setattr(exercises, "display", lambda bundle, **_: shown.append(bundle["text/html"]))
@@ -148,7 +148,8 @@ def test_blank_is_grey_wrong_is_red_and_right_is_green(body, color, monkeypatch)
     box = BeautifulSoup(shown[0], "html.parser")
     assert color in box.div["style"]
     hint, solution = box.find_all("details")
-    assert hint.get_text() == "Hint" + EXERCISES[name].hint
+    assert hint.get_text() == "Hint" + EXERCISES[name].hint.replace("`", "")
+    assert [code.get_text() for code in hint.find_all("code")][:1] == ["bank - patch"]
     assert EXERCISES[name].solution in solution.get_text()
 
 

@@ -60,7 +60,7 @@ def test_overlay_draws_the_heat_map_and_returns_its_scale():
     drawn = ax.images[-1].get_array()
     expected = figures.heat_map(image.resize((3, 3)), anomaly_map, (0, 2))
     np.testing.assert_array_equal(drawn, np.asarray(expected))
-    assert scale.get_clim() == (0, 2) and scale.get_cmap().name == "magma"
+    assert scale.get_clim() == (0, 2) and scale.get_cmap().name == "heat over gray"
     assert ax.get_title() == "title"
 
 

@@ -52,6 +52,14 @@ def test_a_figure_is_saved_shown_and_closed(tmp_path, shown):
     assert base64.b64decode(image["src"].partition(",")[2]) == saved
 
 
+def test_a_figure_that_gives_an_answer_away_is_folded(shown):
+    Lesson("01_it").figure(draw(), "answer", alt="What it is.", folded="Done? Look")
+    ((bundle, _),) = shown
+    fold = BeautifulSoup(bundle["text/html"], "html.parser").details
+    assert fold.summary.get_text() == "Done? Look"
+    assert fold.img["alt"] == "What it is."
+
+
 def test_a_table_is_saved_and_shown(tmp_path, shown):
     table = pd.DataFrame({"auroc": [0.5]}, index=pd.Index(["elpv/mono"], name="category"))
     lesson = Lesson("01_it", tmp_path)

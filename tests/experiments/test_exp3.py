@@ -221,6 +221,18 @@ def test_bytes_are_those_of_the_serialized_index(outcomes, settings):
     assert index.nbytes == pytest.approx(by_hand, rel=0.2)  # headers weigh more in a small one
 
 
+def test_the_exact_search_of_a_bank_is_kept_for_every_selection_of_images(settings):
+    data = exp3.load_bank(settings, "mvtec_ad/bottle", seed=0)
+    assert exp3.load_bank(settings, "mvtec_ad/bottle", seed=0) is data
+    assert exp3.load_bank(settings, "mvtec_ad/bottle", seed=1) is not data
+    some = data.exact.every(2)
+    searched = exp3.search_exactly(data.bank, data.queries[::2], data.images.labels[::2])
+    np.testing.assert_array_equal(some.queries, searched.queries)
+    np.testing.assert_array_equal(some.labels, searched.labels)
+    np.testing.assert_allclose(some.patch_scores, searched.patch_scores, rtol=1e-6)
+    np.testing.assert_array_equal(some.nearest, searched.nearest)
+
+
 @pytest.mark.long
 def test_the_sliders_indexes_answer_at_every_nprobe(settings):
     data = exp3.load_bank(settings, "mvtec_ad/bottle", seed=0)

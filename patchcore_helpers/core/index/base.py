@@ -133,9 +133,21 @@ class Index(ABC):
         self.check_settings()
         queries = as_patch_tensor(patches, width=self.width).to(self.mean.device)
         k = min(int(k), self.size)
-        blocks = self._for_each(lambda block: self._search(block, k), self._blocks(queries, k))
-        distances = torch.cat([block[0] for block in blocks])
-        rows = torch.cat([block[1] for block in blocks])
+        blocks = self._blocks(queries, k)
+        length = max(1, len(blocks[0]))
+        # Filled block by block. Small results between large tables would keep the memory allocator
+        # from using the room of a table again: gigabytes, for many queries.
+        distances = torch.empty(len(queries), k, device=queries.device)
+        rows = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
+
+        def search(part: tuple[torch.Tensor, ...]) -> None:
+            block, found_distances, found_rows = part
+            nearest = self._search(block, k)
+            found_distances.copy_(nearest[0])
+            found_rows.copy_(nearest[1])
+
+        parts = zip(blocks, distances.split(length), rows.split(length), strict=True)
+        self._for_each(search, list(parts))
         return distances.cpu().numpy(), rows.cpu().numpy()
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -185,10 +197,13 @@ class Index(ABC):
         return queries.split(max(1, BLOCK_ENTRIES // self._entries_per_query(k)))
 
     def _for_each(
-        self, search: Callable[[torch.Tensor], Found], blocks: Sequence[torch.Tensor]
-    ) -> list[Found]:
-        """What the search finds for every block."""
-        return list(map(search, blocks))
+        self,
+        search: Callable[[tuple[torch.Tensor, ...]], None],
+        parts: Sequence[tuple[torch.Tensor, ...]],
+    ) -> None:
+        """Search every part: a block of queries, and where what is found is written."""
+        for part in parts:
+            search(part)
 
     def _entries_per_query(self, k: int) -> int:
         """How many numbers one query needs in memory."""

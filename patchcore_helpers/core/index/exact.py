@@ -110,13 +110,16 @@ class ExactIndex(Index):
         return queries.split(max(1, rows))
 
     def _for_each(
-        self, search: Callable[[torch.Tensor], Found], blocks: Sequence[torch.Tensor]
-    ) -> list[Found]:
-        on_processor = blocks[0].device.type == "cpu"
-        if on_processor and len(blocks) > 1 and torch.get_num_threads() > 1:
+        self,
+        search: Callable[[tuple[torch.Tensor, ...]], None],
+        parts: Sequence[tuple[torch.Tensor, ...]],
+    ) -> None:
+        on_processor = self.mean.device.type == "cpu"
+        if on_processor and len(parts) > 1 and torch.get_num_threads() > 1:
             with single_threaded_workers() as for_each:
-                return for_each(search, blocks)
-        return super()._for_each(search, blocks)
+                for_each(search, parts)
+        else:
+            super()._for_each(search, parts)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """What the answers to the exercises of notebook 3 are checked with."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from patchcore_helpers.core.coreset import k_center_greedy
-from patchcore_helpers.course.exercise_cases.kinds import Cases, Judgement
+from patchcore_helpers.core.patchcore import PatchCore
+from patchcore_helpers.course.exercise_cases.kinds import Cases, Judgement, judge_named
+from patchcore_helpers.data.catalog import load_category
+
+FOUND = 0.9  # share of the damaged parts that a clean bank must find
 
 
 def next_pick() -> Cases:
@@ -31,12 +35,7 @@ def planted_images(
     answer: Callable[..., Any], *, bank_images: np.ndarray, planted: np.ndarray, n_images: int
 ) -> Judgement:
     """Right if it names as many images as were planted, and more than half of those."""
-    named = np.unique(np.asarray(answer(bank_images.copy(), n_images, len(planted)), int).ravel())
-    if len(named) != len(planted):
-        return Judgement(False, f"name {len(planted)} different images, not {len(named)}")
-    found = int(np.isin(named, planted).sum())
-    remark = f"{found} of the {len(planted)} images that you named were planted"
-    return Judgement(found > len(planted) / 2, remark)
+    return judge_named(answer(bank_images.copy(), n_images, len(planted)), planted, "planted")
 
 
 def planted_images_context() -> dict[str, Any]:
@@ -47,6 +46,54 @@ def planted_images_context() -> dict[str, Any]:
     patches[planted, :16] *= 4
     chosen = k_center_greedy(patches.reshape(-1, 8), 64, projection=None).indices
     return {"bank_images": chosen // 64, "planted": planted, "n_images": n_images}
+
+
+def recurring_defect(
+    answer: Callable[[np.ndarray, int], np.ndarray],
+    *,
+    model: PatchCore,
+    train: Sequence[Any],
+    fresh: Sequence[Any],
+) -> Judgement:
+    """Does a bank that has seen the defect miss it, where a clean bank finds it?
+
+    Parameters
+    ----------
+    answer : callable
+        Takes the pixels of a good part and its number, and returns them damaged.
+    model : PatchCore
+        Its backbone and its image size are used.
+    train : sequence of samples
+        Good parts to make the banks of. In the dirty bank, one in five is damaged.
+    fresh : sequence of samples
+        Other good parts. One half sets the threshold; the other half is damaged, and judged.
+    """
+    good, others = _pixels(train), _pixels(fresh)
+    n_dirty = max(1, len(good) // 5)
+    calibration, untouched = others[: len(others) // 2], others[len(others) // 2 :]
+    damaged = [np.asarray(answer(part.copy(), i)) for i, part in enumerate([*good, *untouched])]
+    if any(part.shape != good[0].shape or part.dtype != np.uint8 for part in damaged):
+        return Judgement(False, f"return pixels, uint8, of shape {good[0].shape}")
+    judged = damaged[len(good) :]
+    found = []
+    for bank in (good, damaged[:n_dirty] + good[n_dirty:]):
+        fitted = PatchCore(model.backbone, image_size=model.image_size, coreset_ratio=0.01)
+        highest = fitted.fit(bank).anomaly_scores(calibration).max()
+        found.append(np.mean(fitted.anomaly_scores(judged) > highest))
+    clean, dirty = found
+    remark = f"the clean bank finds {clean:.0%} of the damaged parts, the dirty one {dirty:.0%}"
+    return Judgement(bool(clean >= FOUND and dirty <= clean / 2), remark)
+
+
+def recurring_defect_context() -> dict[str, Any]:
+    """A few small solar cells, as the fast profile of the notebook has them."""
+    cells = load_category("elpv/mono", seed=0).limit(train=12, test=8)
+    fresh = [sample for sample in cells.test if sample.label == 0]
+    return {"model": PatchCore(image_size=128), "train": cells.train, "fresh": fresh}
+
+
+def _pixels(samples: Sequence[Any]) -> list[np.ndarray]:
+    return [np.asarray(sample.read()) for sample in samples]
 
 
 def dimension_from_radii() -> Cases:

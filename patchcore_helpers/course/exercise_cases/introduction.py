@@ -10,11 +10,11 @@ import numpy as np
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.core.traps import image_traits
-from patchcore_helpers.course.exercise_cases.kinds import Cases, Judgement
+from patchcore_helpers.course.exercise_cases.kinds import Cases, Judgement, judge_named
 from patchcore_helpers.data.catalog import load_category
 
-SAME_LIGHT = 0.1  # by how much a change of place may change the mean and the spread of the grey
-VISIBLE = 30  # grey levels by which a damaged pixel differs
+SAME_LIGHT = 0.1  # by how much a change of place may change the mean and the spread of the gray
+VISIBLE = 30  # gray levels by which a damaged pixel differs
 DAMAGED = 0.02  # share of the pixels that a damage changes visibly, at least
 SILENT = 0.1  # share of the cells that may raise an alarm all the same
 
@@ -66,7 +66,7 @@ def harmless_change(answer: Change, *, model: PatchCore, cells: Sequence[Any]) -
             ratio = measure(new) / max(measure(old), 1e-9)
             if abs(ratio - 1) > SAME_LIGHT:
                 return Judgement(
-                    False, f"the {name} of the grey levels became {ratio:.2f} times what it was"
+                    False, f"the {name} of the gray levels became {ratio:.2f} times what it was"
                 )
     share = np.mean(model.anomaly_scores(after) > model.threshold_)
     return Judgement(bool(share > 0.5), f"{share:.0%} of the good cells raise an alarm")
@@ -84,10 +84,28 @@ def silent_damage(answer: Change, *, model: PatchCore, cells: Sequence[Any]) -> 
         share = np.mean(np.abs(old.astype(int) - new).max(axis=2) >= VISIBLE)
         if share < DAMAGED:
             return Judgement(
-                False, f"only {share:.1%} of a cell's pixels changed by {VISIBLE} grey levels"
+                False, f"only {share:.1%} of a cell's pixels changed by {VISIBLE} gray levels"
             )
     share = np.mean(model.anomaly_scores(after) > model.threshold_)
     return Judgement(bool(share <= SILENT), f"{share:.0%} of the damaged cells raise an alarm")
+
+
+def contested_labels(
+    answer: Callable[..., Any], *, scores: np.ndarray, labels: np.ndarray, mislabeled: np.ndarray
+) -> Judgement:
+    """Right if it names as many images as have a wrong label, and more than half of those."""
+    named = answer(scores.copy(), labels.copy(), len(mislabeled))
+    return judge_named(named, mislabeled, "entered wrongly")
+
+
+def contested_labels_context() -> dict[str, Any]:
+    """Thirty functional parts and thirty defective ones that score higher; four entered wrongly."""
+    random = np.random.default_rng(0)
+    scores = np.concatenate([random.normal(size=30), random.normal(4, 1, size=30)])
+    mislabeled = 30 + np.argsort(scores[30:])[14:18]  # neither the faintest nor the clearest
+    labels = np.repeat([0, 1], 30)
+    labels[mislabeled] = 0
+    return {"scores": scores, "labels": labels, "mislabeled": mislabeled}
 
 
 def own_detector(
@@ -139,8 +157,8 @@ def silent_damage_context() -> dict[str, Any]:
 def own_detector_context() -> dict[str, Any]:
     page = _small_page()
     products, model = page["products"], page["model"]
-    grey = image_traits(products.test)["mean grey level"].to_numpy()
-    floor = image_auroc(products.labels, -grey)
+    gray = image_traits(products.test)["mean gray level"].to_numpy()
+    floor = image_auroc(products.labels, -gray)
     patches = model.extractor_.extract(products.test)
     bank = model.bank_.vectors_[:256]
     return {"bank": bank, "patches": patches, "labels": products.labels, "floor": floor}

@@ -13,6 +13,7 @@ may need objects of the page: ``exercises.check("<name>", <name>, model=model)``
 import copy
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -185,7 +186,7 @@ def check(name: str, answer: Any, **page: Any) -> None:
     status, message = judge(name, answer, **page)
     color, sign = _LOOK[status]
     text = f"{sign} {name}, {status}: {message}"
-    hint_text = escape(exercise.hint)
+    hint_text = _with_code(exercise.hint)
     solution_text = escape(exercise.source(exercise.solution))
     box = (
         f'<div style="border-left: 6px solid {color}; padding: 6px">{escape(text)}'
@@ -196,6 +197,15 @@ def check(name: str, answer: Any, **page: Any) -> None:
     display({"text/html": box, "text/plain": text}, metadata=metadata, raw=True)
     if strict and status != "right":
         raise ExerciseError(text)
+
+
+def _with_code(text: str) -> str:
+    """A text as HTML, where what stands between backticks is code.
+
+    >>> _with_code("Take `a < b`.")
+    'Take <code>a &lt; b</code>.'
+    """
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def question(name: str) -> Markdown:

@@ -22,6 +22,7 @@ def pipeline(
     patch_scores: np.ndarray,
     normal_distances: np.ndarray,
     anomaly_map: np.ndarray,
+    darkest: tuple[int, int] | None = None,
 ) -> Figure:
     """PatchCore in one picture: image, patch vectors, distances to the bank, anomaly map.
 
@@ -36,6 +37,8 @@ def pipeline(
     normal_distances : array of float
         Patch scores of normal images, for comparison.
     anomaly_map : array of shape (height, width)
+    darkest : (row, column), optional
+        A patch that gets a square in the fourth panel, beside the circle of the worst one.
     """
     mean = bank.mean(0)
     components = np.linalg.svd(bank - mean, full_matrices=False)[2][:3]
@@ -51,6 +54,9 @@ def pipeline(
     worst_row, worst_column = np.unravel_index(patch_scores.argmax(), patch_scores.shape)
     axes[3].imshow(patch_scores)
     axes[3].plot(worst_column, worst_row, "o", ms=11, mfc="none", mec=SKY, mew=2)
+    if darkest:
+        row, column = darkest
+        axes[3].plot(column, row, "s", ms=8, mfc="none", mec="white", mew=1.5)
     hide_axes(axes[3], "4  the same, in place")
     limits = (float(anomaly_map.min()), float(anomaly_map.max()))
     overlay(axes[4], pixels, anomaly_map, limits, "5  anomaly map")

@@ -148,9 +148,10 @@ def radius_line(radii: np.ndarray, first: int, dimension: float, width: int) -> 
     late = picks[picks >= first]
     middle = np.sqrt(first * len(radii))
     at_middle = np.interp(middle, np.arange(1, len(radii) + 1), radii)
-    for value, color, style in ((dimension, DEFECT, "-"), (width, "0.5", ":")):
+    slopes = ((dimension, f"{dimension:.1f}", DEFECT, "-"), (width, f"{width}", "0.5", ":"))
+    for value, text, color, style in slopes:
         line = at_middle * (late / middle) ** (-1 / value)
-        ax.plot(late, line, style, color=color, lw=1.6, label=f"slope of {value:.3g} dimensions")
+        ax.plot(late, line, style, color=color, lw=1.6, label=f"slope of {text} dimensions")
     log_scale(ax.xaxis, (1,))
     log_scale(ax.yaxis)
     ax.set(xlabel="picks", ylabel="coverage radius (L2 distance)")

@@ -87,7 +87,7 @@ def growth(table: pd.DataFrame, x: str, xlabel: str, series: Mapping[str, str]) 
 def ratio_view(
     table: pd.DataFrame, row: int, sample: Any, anomaly_map: np.ndarray, limits: Limits
 ) -> Figure:
-    """One coreset ratio: AUROC and search time along all ratios, and the heat map it gives.
+    """One coreset ratio: AUROC and megabytes along all ratios, and the heat map it gives.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def ratio_view(
         See `overlay`.
     """
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), width_ratios=(1.3, 1.3, 1))
-    labels = {"image_auroc": "image AUROC", "search_ms": "search per image (ms)"}
+    labels = {"image_auroc": "image AUROC", "megabytes": "memory bank (MB)"}
     current = table.iloc[row]
     for ax, (column, label) in zip(axes[:2], labels.items(), strict=True):
         ax.plot(table["ratio"], table[column], color=SKY)
@@ -109,10 +109,7 @@ def ratio_view(
         log_scale(ax.xaxis, (1,))
         ax.set(xlabel="coreset ratio", ylabel=label)
     axes[0].set_title(f"ratio {current['ratio']:.2%}: AUROC {current['image_auroc']:.4f}")
-    axes[1].set_title(
-        f"{int(current['bank_size']):,} rows, {current['megabytes']:.2f} MB, "
-        f"{current['search_ms']:.1f} ms"
-    )
+    axes[1].set_title(f"{int(current['bank_size']):,} rows, {current['megabytes']:.3g} MB")
     scale = overlay(axes[2], sample.read(), anomaly_map, limits)
     figure.colorbar(scale, ax=axes[2], label="anomaly map (L2 distance)")
     return figure

@@ -206,6 +206,7 @@ def patch_neighbors(
     field: np.ndarray | None,
     others: Sequence[tuple[Any, Box, str]],
     size: tuple[int, int],
+    reach: float | None = None,
 ) -> Figure:
     """A patch in its image, and others in theirs: whole images above, surroundings below.
 
@@ -217,6 +218,9 @@ def patch_neighbors(
         Squared influence on the chosen patch, drawn on a logarithmic scale.
     others : sequence of (sample, box, title)
     size : (height, width), pixels
+    reach : float, pixels, optional
+        Radius of a circle around the chosen patch, such as that of its field of view. Unlike the
+        field itself, it costs nothing to draw.
     """
     figure, axes = plt.subplots(2, 1 + len(others), figsize=(11, 4.8), squeeze=False)
     height, width = size
@@ -228,6 +232,10 @@ def patch_neighbors(
         if column == 0 and field is not None:
             strength = np.log10(np.clip(field / field.max(), FAINTEST, 1))
             above.imshow(heat_map(pixels, strength, (np.log10(FAINTEST), 0)))
+        if column == 0 and reach is not None:
+            middle = (box[0] + box[2] - 1) / 2, (box[1] + box[3] - 1) / 2
+            above.add_patch(plt.Circle(middle, reach, fill=False, color=DEFECT, ls="--", lw=1.5))
+            above.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         for ax, text in ((above, title), (below, "")):
             draw_box(ax, box, DEFECT if column == 0 else SKY)
             hide_axes(ax, text)

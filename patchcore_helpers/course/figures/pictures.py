@@ -54,7 +54,8 @@ def heat_maps(
         Add a third row: every map from its own median to its own maximum.
     """
     rows = 3 if own_scales else 2
-    figure, axes = plt.subplots(rows, len(samples), figsize=(9, 2.05 * rows), squeeze=False)
+    height = rows * min(2.05, 8.2 / len(samples) + 0.45)  # more columns, smaller pictures
+    figure, axes = plt.subplots(rows, len(samples), figsize=(9, height), squeeze=False)
     panels = zip(axes.T, samples, maps, titles, strict=True)
     for column, sample, anomaly_map, title in panels:
         pixels = show_picture(column[0], sample, title)

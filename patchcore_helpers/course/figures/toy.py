@@ -60,13 +60,15 @@ def toy_bank(
     return figure
 
 
-def _show_numbers(ax: Axes, values: np.ndarray, title: str) -> None:
-    """Draw a small map with its values written into the cells."""
+def _show_numbers(ax: Axes, values: np.ndarray, title: str, first: int = 0) -> None:
+    """Draw a small map with its values in the cells; rows and columns are counted from `first`."""
     ax.imshow(values, cmap="Blues", vmin=0, vmax=1.6 * values.max())
     for (row, column), value in np.ndenumerate(values):
         ax.text(column, row, f"{value:.2g}", ha="center", va="center")
     ax.set_title(title, fontsize=11)
-    ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
+    rows, columns = (range(length) for length in values.shape)
+    ax.set_xticks(columns, [str(first + column) for column in columns])
+    ax.set_yticks(rows, [str(first + row) for row in rows])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 
@@ -86,7 +88,7 @@ def toy_unfold(padded: np.ndarray, mean: np.ndarray, ones: np.ndarray, place: Pl
     """
     row, column = place
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.9))
-    _show_numbers(left, padded, "one channel, with a border of zeros")
+    _show_numbers(left, padded, "one channel, with a border of zeros", first=-1)
     _show_numbers(middle, mean, "mean of each 3x3 neighborhood")
     _show_numbers(right, ones, "the same for a map of ones")
     corner = (column - 0.5, row - 0.5)
