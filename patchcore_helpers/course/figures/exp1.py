@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from patchcore_helpers.core.intervals import Interval
 from patchcore_helpers.course.figures.panels import (
     bars_from_chance,
-    hide_axes,
     label_plane,
     overlay,
     show_picture,
@@ -129,6 +128,7 @@ def _draw_differences(ax: Axes, names: Sequence[str], rows: pd.DataFrame) -> Non
         ax.plot(row.difference, place, "o", ms=8, color=color)
     ax.axvline(0, color=BLACK, lw=1)
     ax.set_yticks(range(len(names)), names, fontsize=9)
+    ax.locator_params(axis="x", nbins=4)
     ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="difference of image AUROC")
 
 
@@ -182,8 +182,7 @@ def failures(
             -0.06, 0.5, name, rotation=90, ha="right", va="center",
             fontsize=9, transform=ax.transAxes,
         )  # fmt: skip
-    for ax in axes.flat:
-        hide_axes(ax, ax.get_title())
+        ax.set_yticks([])
     return figure
 
 
