@@ -53,6 +53,7 @@ COLUMNS = [
 # fmt: on
 TIMINGS = ["inference_time_ms", "fit_seconds"]
 SCORES = ("mean", "max")
+KNOWN = ("labels", "groups")  # what is known of a test image, whoever scores it
 SPLITS = ("stretch", "random")  # of ELPV
 OWN_SPLIT = "own"  # of every other data set
 TIMED_IMAGES = 5
@@ -373,9 +374,14 @@ def run_task(
         for kind in SCORES:
             auroc = interval_of(judged["labels"], judged[kind], judged["groups"]).estimate
             rows.append({"image_score": kind, "auroc": auroc, **row})
-        prefix = "" if split == next(iter(splits)) else f"{split} "
+        prefix = _prefix(splits, split)
         scores |= {f"{prefix}{name}": values.tolist() for name, values in judged.items()}
     return rows, scores
+
+
+def _prefix(splits: Mapping[str, Sequence[Category]], split: str) -> str:
+    """What precedes the names of a split's scores: nothing for the split that counts."""
+    return "" if split == next(iter(splits)) else f"{split} "
 
 
 def _judge(folds: Sequence[Category], results: Sequence[_FoldResult]) -> dict[str, np.ndarray]:
@@ -520,21 +526,35 @@ def darkest_points(outcomes: Sequence[Outcome]) -> list[Outcome]:
     Parameters
     ----------
     outcomes : sequence of Outcome
-        Their categories are scored, with the test images of the split that counts.
+        Their categories are scored, on the test images of every split.
     """
     arm = []
     for category in completed(outcomes, "category"):
-        tasks = [o.task for o in outcomes if o.finished and o.task["category"] == category]
-        splits = load_splits(Settings.of(tasks[0]["settings"]), category)
-        folds = next(iter(splits.values()))
-        samples = [sample for fold in folds for sample in fold.test]
-        darkest = [-value for value in map_in_threads(darkest_point, samples)]
-        finished = next(o for o in outcomes if o.finished and o.task["category"] == category)
-        known = {name: finished.scores.get(name, []) for name in ("labels", "groups")}
-        for seed in dict.fromkeys(task["seed"] for task in tasks):
-            task = {**tasks[0], "backbone": DARKEST, "seed": seed}
-            arm.append(Outcome(task, [], {**known, **dict.fromkeys(SCORES, darkest)}))
+        finished = [o for o in outcomes if o.finished and o.task["category"] == category]
+        task = finished[0].task
+        splits = load_splits(Settings.of(task["settings"]), category)
+        scores = _darkest_scores(splits, finished[0].scores)
+        for seed in dict.fromkeys(outcome.task["seed"] for outcome in finished):
+            arm.append(Outcome({**task, "backbone": DARKEST, "seed": seed}, [], scores))
     return arm
+
+
+def _darkest_scores(
+    splits: Mapping[str, Sequence[Category]], known: Mapping[str, list]
+) -> dict[str, list]:
+    """What `run_task` would return: labels and groups as they are known, and this arm's scores."""
+    tests = {
+        _prefix(splits, split): [sample for fold in folds for sample in fold.test]
+        for split, folds in splits.items()
+    }
+    images = {_identity(sample): sample for samples in tests.values() for sample in samples}
+    values = dict(zip(images, map_in_threads(darkest_point, images.values()), strict=True))
+    scores = {}
+    for prefix, samples in tests.items():
+        darkest = [-values[_identity(sample)] for sample in samples]
+        scores |= {f"{prefix}{name}": known.get(f"{prefix}{name}", []) for name in KNOWN}
+        scores |= {f"{prefix}{kind}": darkest for kind in SCORES}
+    return scores
 
 
 def darkest_point(sample: LabeledImage) -> float:

@@ -356,6 +356,9 @@ def test_the_darkest_point_is_that_of_the_trap_audit():
     expected = [-exp1.darkest_point(c) for fold in splits["stretch"] for c in fold.test]
     assert arm.scores["max"] == arm.scores["mean"] == expected
     assert arm.scores["labels"] == labels and arm.task["backbone"] == exp1.DARKEST
+    (cell,) = splits["random"]
+    of_random = [-exp1.darkest_point(c) for c in cell.test]
+    assert exp1.of_split([arm], "random")[0].scores["max"] == of_random
 
 
 def test_two_backbones_are_needed(tmp_path, monkeypatch):
