@@ -534,8 +534,8 @@ def darkest_points(outcomes: Sequence[Outcome]) -> list[Outcome]:
         task = finished[0].task
         splits = load_splits(Settings.of(task["settings"]), category)
         scores = _darkest_scores(splits, finished[0].scores)
-        for seed in dict.fromkeys(outcome.task["seed"] for outcome in finished):
-            arm.append(Outcome({**task, "backbone": DARKEST, "seed": seed}, [], scores))
+        seeds = dict.fromkeys(outcome.task["seed"] for outcome in finished)
+        arm += [Outcome({**task, "backbone": DARKEST, "seed": seed}, [], scores) for seed in seeds]
     return arm
 
 
@@ -549,7 +549,7 @@ def _darkest_scores(
     }
     images = {_identity(sample): sample for samples in tests.values() for sample in samples}
     values = dict(zip(images, map_in_threads(darkest_point, images.values()), strict=True))
-    scores = {}
+    scores: dict[str, list] = {}
     for prefix, samples in tests.items():
         darkest = [-values[_identity(sample)] for sample in samples]
         scores |= {f"{prefix}{name}": known.get(f"{prefix}{name}", []) for name in KNOWN}
