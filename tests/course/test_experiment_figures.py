@@ -135,6 +135,11 @@ def test_the_trivial_score_is_gray_and_colors_are_told_apart():
     colors = figures.exp1.arm_colors([*BACKBONES, exp1.DARKEST, "A + B"])
     assert colors.pop(exp1.DARKEST) == "0.65"
     assert len(set(colors.values())) == 5
+    # The trivial score takes no color away from a backbone.
+    assert figures.exp1.arm_colors([exp1.DARKEST, *BACKBONES, "A + B"]) == {
+        **colors,
+        exp1.DARKEST: "0.65",
+    }
 
 
 def test_ranks_failures_and_products_are_legible():
