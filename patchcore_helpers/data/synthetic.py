@@ -28,7 +28,7 @@ from patchcore_helpers.files import sha256
 def _hash_of_code() -> str:
     """A hash of the modules that draw: other code may draw other pixels."""
     modules = drawing, planted, synthetic_fabric, synthetic_strip
-    files = [__file__, *(module.__file__ for module in modules)]
+    files = [__file__, *(str(module.__file__) for module in modules)]
     return sha256(*(Path(file).read_bytes() for file in files))
 
 

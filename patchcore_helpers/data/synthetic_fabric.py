@@ -155,7 +155,7 @@ class YarnPixels:
     @property
     def across(self) -> Array:
         """How far from the middle of the yarn the pixel is, in pitches, from -0.5 to 0.5."""
-        return self.position - self.yarn - 0.5
+        return self.position - np.floor(self.position) - np.float32(0.5)  # stays in float32
 
     def left_columns(self, count: int) -> "YarnPixels":
         """The first `count` columns of the image."""
@@ -194,9 +194,9 @@ class Yarns:
 
     def seen(self, shift: Array | float, remaining: Array | float) -> YarnPixels:
         """The yarns with a defect: shifted by some pixels, and with a share of their thickness."""
-        position = self.position + shift * self.per_pixel
+        position = self.position + np.float32(shift) * np.float32(self.per_pixel)
         yarn = np.floor(position).astype(np.int32)
-        thickness = remaining * self.thickness[yarn, self.along]
+        thickness = np.float32(remaining) * self.thickness[yarn, self.along]
         return YarnPixels(position, thickness, self.tone[yarn, self.along], self.fibers)
 
 

@@ -43,7 +43,7 @@ def _broken_end(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
     line = np.exp(-(((site.dx - winding) / rng.uniform(1.6, 2.8)) ** 2))
     along = np.clip(0.75 + 0.5 * smooth_noise(rng, (site.x.shape[0], 1), 8), 0, 1.3)
     length = np.abs(site.dy) < rng.uniform(40, 200)
-    return DefectEffect(shade=1 - rng.uniform(0.2, 0.4) * line * along * length)
+    return DefectEffect(shade=1 - rng.uniform(0.35, 0.6) * line * along * length)
 
 
 def _cut_selvage(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
@@ -59,14 +59,14 @@ def _nep(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
     width = rng.uniform(2, 4)
     height = width * rng.uniform(1, 4)
     spot = np.exp(-((site.dx / width) ** 2) - (site.dy / height) ** 2)
-    return DefectEffect(shade=1 - rng.uniform(0.25, 0.45) * spot)
+    return DefectEffect(shade=1 - rng.uniform(0.4, 0.65) * spot)
 
 
 def _fuzzyball(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
     """A ball of loose fibers: a very small and very dark spot."""
-    radius = rng.uniform(2.5, 5)
+    radius = rng.uniform(3.5, 6)
     spot = draw_spot(rng, site.x, site.y, site.center, radius, softness=0.25)
-    return DefectEffect(shade=1 - rng.uniform(0.4, 0.7) * spot)
+    return DefectEffect(shade=1 - rng.uniform(0.55, 0.85) * spot)
 
 
 def _crease(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
@@ -75,7 +75,7 @@ def _crease(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
     across = (site.dx - slope * site.dy) / rng.uniform(1.5, 2.5)
     dark_flank = np.exp(-((across - 0.6) ** 2))
     lit_flank = np.exp(-((across + 0.6) ** 2))
-    return DefectEffect(shade=1 - rng.uniform(0.15, 0.3) * (dark_flank - 0.5 * lit_flank))
+    return DefectEffect(shade=1 - rng.uniform(0.25, 0.45) * (dark_flank - 0.5 * lit_flank))
 
 
 def _broken_yarn(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
@@ -93,7 +93,7 @@ def _contamination(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
     """Lint lies on the cloth: a pale spot with a ragged rim."""
     radius = rng.uniform(6, 12)
     spot = draw_spot(rng, site.x, site.y, site.center, radius, softness=0.3)
-    return DefectEffect(shade=1 + rng.uniform(0.2, 0.4) * spot)
+    return DefectEffect(shade=1 + rng.uniform(0.35, 0.6) * spot)
 
 
 class StripDefect(NamedTuple):
@@ -157,7 +157,7 @@ class StripModel:
         """The light at every column, float array of shape (1, width)."""
         position = np.linspace(0, 1, width - margin)
         curve = np.polyfit([0, 0.5, 1], self.light, deg=2)
-        light = np.ones((1, width))
+        light = np.ones((1, width), np.float32)
         light[0, margin:] = np.polyval(curve, position)
         return light
 
