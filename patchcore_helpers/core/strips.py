@@ -426,6 +426,40 @@ def strip_score(strip_map: np.ndarray) -> float:
     return strip_map.max()
 
 
+def peak_of(strip_map: np.ndarray) -> tuple[int, int]:
+    """The row and the column of a map's largest value."""
+    row, column = np.unravel_index(strip_map.argmax(), strip_map.shape)
+    return int(row), int(column)
+
+
+def peak_is_on_defect(strip_map: np.ndarray, mask: np.ndarray, reach: int = 16) -> bool:
+    """Whether a map is highest on the defect, or at most `reach` pixels beside it.
+
+    A strip can get a high score for a wrong reason; this asks for the right one.
+
+    Parameters
+    ----------
+    strip_map : array of shape (height, width)
+    mask : bool array of the same shape
+        The defective pixels.
+    reach : int, pixels
+        Patches lie 8 pixels apart and see their neighbors, so a peak is not exact.
+
+    Examples
+    --------
+    >>> strip_map = np.zeros((64, 200))
+    >>> strip_map[30, 100] = 1
+    >>> mask = np.zeros((64, 200), bool)
+    >>> mask[30, 110:120] = True
+    >>> peak_is_on_defect(strip_map, mask), peak_is_on_defect(strip_map, mask, reach=5)
+    (True, False)
+    """
+    row, column = peak_of(strip_map)
+    rows = slice(max(row - reach, 0), row + reach + 1)
+    columns = slice(max(column - reach, 0), column + reach + 1)
+    return bool(mask[rows, columns].any())
+
+
 def score_tiles(
     category: Category,
     maps: Grids,

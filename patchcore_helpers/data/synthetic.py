@@ -1,6 +1,8 @@
 """Categories and strips that are drawn: woven fabrics, and solar cells with planted defects."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -239,6 +241,16 @@ def _strip_jobs(fabrics: Sequence[str], clean: int, defective: int) -> Iterator[
             yield _StripJob(name, stem, number, defect)
 
 
+def _write_strip(root: Path, job: _StripJob, seeds: Sequence[int], size: tuple[int, int]) -> None:
+    """Draw a strip, and write it and the mask of its defect."""
+    seed_of_strip = (*seeds, int(job.defect is not None), job.number)
+    image, mask = strip(job.fabric, *size, seed_of_strip, job.defect)
+    Image.fromarray(image).save(root / job.folder / f"{job.stem}.png")
+    if job.defect:
+        white = np.uint8(255) * mask
+        Image.fromarray(white).save(root / MASKS / f"{job.stem}_mask.png")
+
+
 def render_aitex(
     folder: str | Path,
     seed: int = 0,
@@ -282,11 +294,9 @@ def render_aitex(
     with translate_os_errors(folder, "choose another folder"):
         for name in (DEFECTIVE, MASKS, *(job.folder for job in jobs)):
             (root / name).mkdir(parents=True, exist_ok=True)
-        for job in tqdm(jobs, "rendering", unit=" strips", disable=not progress):
-            seed_of_strip = (*seeds, int(job.defect is not None), job.number)
-            image, mask = strip(job.fabric, *size, seed_of_strip, job.defect)
-            Image.fromarray(image).save(root / job.folder / f"{job.stem}.png")
-            if job.defect:
-                white = np.uint8(255) * mask
-                Image.fromarray(white).save(root / MASKS / f"{job.stem}_mask.png")
+        # NumPy lets other threads work while it computes.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            done = threads.map(lambda job: _write_strip(root, job, seeds, size), jobs)
+            for _ in tqdm(done, "rendering", len(jobs), unit=" strips", disable=not progress):
+                pass
     return Path(folder)
