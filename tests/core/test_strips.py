@@ -185,13 +185,25 @@ def test_models_with_one_memory_look_once_and_score_as_without(normal, monkeypat
     assert len(memory) == 10
 
 
-def test_a_memory_keeps_networks_apart(normal):
+def test_a_memory_keeps_networks_apart():
     memory = PatchMemory()
     one, same, other = (
         memory.extractor(PatchCore("resnet18", weights="random", layers=layers, random_state=seed))
         for layers, seed in (((2,), 0), ((2,), 1), ((3,), 0))
     )
     assert one is same and one is not other
+    random = np.random.default_rng(0)
+    strips = [random.integers(60, 120, (96, 320), np.uint8) for _ in range(3)]
+    for layers in ((2,), (3,)):
+        inner = PatchCore("resnet18", weights="random", layers=layers, coreset_ratio=0.1)
+        maps = [
+            StripPatchCore(inner, piece=128, context=32, memory=kept)
+            .fit(strips[:2])
+            .anomaly_map(strips[2])
+            for kept in (None, memory)
+        ]
+        np.testing.assert_array_equal(*maps)
+    assert len(memory) == 2 * 3
 
 
 @pytest.mark.parametrize("reach", [0, 5, 300])
