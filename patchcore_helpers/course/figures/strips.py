@@ -98,29 +98,34 @@ def strip_maps(
 def seam_pictures(
     strip: np.ndarray, maps: Mapping[str, np.ndarray], seams: Sequence[int], limits: Limits
 ) -> Figure:
-    """A part of a strip, and the maps of it that several ways give, each with its seams marked.
+    """A part of a strip, and the patch scores that several ways give it, with the seams marked.
 
     Parameters
     ----------
     strip : uint8 array of shape (height, width)
-    maps : mapping from a title to an array of shape (height, width)
+    maps : mapping from a title to an array of shape (rows, columns)
+        Stretched to the strip.
     seams : sequence of int, pixels
         The columns at which the tiles of the first way meet.
     limits : (low, high)
         The values of the maps at the two ends of the color scale.
     """
-    figure, axes = plt.subplots(len(maps) + 1, 1, figsize=(11, 1.9 * (len(maps) + 1)))
+    height, width = strip.shape
+    figure, axes = plt.subplots(len(maps) + 1, 1, figsize=(10, 2.2 * (len(maps) + 1)))
     axes[0].imshow(strip, cmap="gray", vmin=0, vmax=255)
     axes[0].set_title("the strip", fontsize=10, loc="left")
-    for ax, (title, strip_map) in zip(axes[1:], maps.items(), strict=True):
-        scale = ax.imshow(strip_map, cmap="viridis", vmin=limits[0], vmax=limits[1])
+    for ax, (title, patch_scores) in zip(axes[1:], maps.items(), strict=True):
+        extent = (0, width, height, 0)
+        scale = ax.imshow(
+            patch_scores, cmap="viridis", vmin=limits[0], vmax=limits[1], extent=extent
+        )
         ax.set_title(title, fontsize=10, loc="left")
     for ax in axes:
         for seam in seams:
-            ax.axvline(seam, 0, 0.08, color=ORANGE, lw=2)
-            ax.axvline(seam, 0.92, 1, color=ORANGE, lw=2)
+            ax.axvline(seam, 0, 0.1, color=ORANGE, lw=2.5)
+            ax.axvline(seam, 0.9, 1, color=ORANGE, lw=2.5)
         ax.set_axis_off()
-    figure.colorbar(scale, ax=axes[1:], label="anomaly map (no unit)", aspect=20)
+    figure.colorbar(scale, ax=axes, label="patch score (no unit)", aspect=25)
     return figure
 
 
@@ -140,10 +145,10 @@ def peaks_along_cloth(
     """
     figure, ax = plt.subplots(figsize=(9, 0.9 + 0.7 * len(distances)))
     spread = np.random.default_rng(0)
-    for row, (name, values) in enumerate(distances.items()):
+    for row, values in enumerate(distances.values()):
         heights = row + spread.uniform(-0.22, 0.22, len(values))
         color = (BLUE, ORANGE)[row % 2]
-        ax.plot(values, heights, "o", ms=5, alpha=0.7, color=color, label=name)
+        ax.plot(values, heights, "o", ms=5, alpha=0.7, color=color)
     ax.axvspan(first_scored, selvage_cut, color="0.85", zorder=0)
     ax.set_yticks(range(len(distances)), list(distances))
     ax.set(xlabel="peak of the map: pixels from the start of the cloth", ylim=(-0.5, row + 0.5))
