@@ -9,13 +9,11 @@ the real ones.
 """
 
 import argparse
-import hashlib
 import itertools
 import subprocess
 import sys
 import tempfile
 import time
-from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -26,7 +24,7 @@ from benchmarks import report
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.core.intervals import auroc_interval
 from patchcore_helpers.core.metrics import image_auroc
-from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore, score_tiles
+from patchcore_helpers.core.strips import STRIP_SETTINGS, PatchMemory, StripPatchCore, score_tiles
 from patchcore_helpers.data.synthetic import render_aitex
 
 FABRICS = ("00", "01", "04")
@@ -71,26 +69,12 @@ def halved(strip_map):
     return strip_map.reshape(strip_map.shape[0] // 2, 2, -1, 2).mean((1, 3))
 
 
-class RememberingStrips(StripPatchCore):
-    """Keeps the patches of every cloth, for settings that differ in what is done with them."""
-
-    memory: ClassVar[dict] = {}
-
-    def stitch(self, cloth):
-        settings = self.settings_.layers, self.piece, self.context
-        key = settings, cloth.shape, hashlib.sha256(cloth.tobytes()).digest()
-        if key not in self.memory:
-            self.memory[key] = super().stitch(cloth)
-        grid, step = self.memory[key]
-        return grid.copy(), step  # it is standardized in place
-
-
-def maps_of(category, seed, double=False, kind=StripPatchCore, **changes):
+def maps_of(category, seed, double=False, memory=None, **changes):
     """The stitched maps of the test strips, and the seconds for fit and score."""
     inner = {name: value for name, value in changes.items() if name in PATCHCORE}
     outer = {name: value for name, value in changes.items() if name not in PATCHCORE}
     settings = STRIP_SETTINGS | {"random_state": seed} | inner
-    model = kind(PatchCore(**settings), **outer)
+    model = StripPatchCore(PatchCore(**settings), memory=memory, **outer)
     start = time.perf_counter()
     if double:
         model.fit([doubled(sample) for sample in category.train])
@@ -133,10 +117,11 @@ def rendered_measures(seed):
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         render_aitex(folder, seed, FABRICS, **RENDERED_STRIPS)
+        memory = PatchMemory()
         for name, changes in sorted(MEASURES.items(), key=lambda item: "double" in item[1]):
             for fabric in FABRICS:
                 category = load_category(f"aitex/{fabric}", data_dir=folder, seed=seed)
-                maps, seconds = maps_of(category, seed, kind=RememberingStrips, **changes)
+                maps, seconds = maps_of(category, seed, memory=memory, **changes)
                 image, tile = measure(category, maps)
                 rows.append((name, fabric, seed, image.estimate, tile, seconds))
                 print(*rows[-1], flush=True)

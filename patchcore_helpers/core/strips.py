@@ -13,6 +13,7 @@ its context; a *tile* is a square of the strip by which results are counted.
 Taught in notebook 7.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -33,6 +34,7 @@ from patchcore_helpers.core.detector import (
     smooth_maps,
 )
 from patchcore_helpers.core.engines import device_beside
+from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.items import read_item
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
@@ -69,6 +71,72 @@ class Crop:
         return Image.fromarray(self.cloth[np.ix_(self.rows, self.columns)])
 
 
+# The settings of PatchCore that a cloth's patches depend on; the others are about the bank.
+EXTRACTION_SETTINGS = (
+    "backbone",
+    "layers",
+    "weights",
+    "aggregation",
+    "neighborhood",
+    "precision",
+    "engine",
+    "device",
+)
+
+
+class PatchMemory:
+    """What the network has seen, kept for several models that look at the same strips.
+
+    Models that differ in the bank, the border margin or the standardization need the same patches.
+    With one memory they share one network, and each strip goes through it once. The memory keeps
+    4 bytes for every number of every patch: some 5 MB for a cloth of 2,048 x 256 pixels.
+
+    Examples
+    --------
+    >>> memory = PatchMemory()
+    >>> strips = [np.random.default_rng(i).integers(0, 99, (64, 400), np.uint8) for i in range(2)]
+    >>> small = PatchCore("resnet18", weights="random", coreset_ratio=0.1)
+    >>> wide = StripPatchCore(small, piece=128, context=32, memory=memory).fit(strips)
+    >>> narrow = StripPatchCore(
+    ...     small, piece=128, context=32, border_margin=(0, 0), memory=memory
+    ... ).fit(strips)
+    >>> len(memory)  # the second model has met the same two strips
+    2
+    """
+
+    def __init__(self) -> None:
+        self._extractors: dict[tuple[Any, ...], Extractor] = {}
+        self._grids: dict[tuple[Any, ...], tuple[np.ndarray, int]] = {}
+
+    def __len__(self) -> int:
+        """The number of cloths, each counted once for every way it was looked at."""
+        return len(self._grids)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        """The memory itself: a cloned model goes on sharing it."""
+        return self
+
+    def extractor(self, settings: PatchCore) -> Extractor:
+        """The network for these settings, the same one every time."""
+        key = _extraction_key(settings)
+        if key not in self._extractors:
+            self._extractors[key] = settings.new_extractor()
+        return self._extractors[key]
+
+    def stitch(self, model: "StripPatchCore", cloth: np.ndarray) -> tuple[np.ndarray, int]:
+        """A copy of what `StripPatchCore.stitch` returns for this model and cloth."""
+        content = hashlib.sha256(cloth.tobytes()).digest()
+        key = (_extraction_key(model.settings_), model.piece, model.context, cloth.shape, content)
+        if key not in self._grids:
+            self._grids[key] = model.stitch(cloth)
+        grid, step = self._grids[key]
+        return grid.copy(), step  # it is standardized in place
+
+
+def _extraction_key(settings: PatchCore) -> tuple[Any, ...]:
+    return type(settings), *(str(getattr(settings, name)) for name in EXTRACTION_SETTINGS)
+
+
 class StripPatchCore(Detector):
     """A memory bank for strips of any width, and one anomaly map for each strip.
 
@@ -88,6 +156,8 @@ class StripPatchCore(Detector):
         Standardize each channel by the strip's own mean and standard deviation, or by those of all
         normal patches together. "strip" makes up for light and dye, and is blind to what is wrong
         with a whole strip, such as its shade or the density of its weave.
+    memory : PatchMemory, optional
+        Shared by models that look at the same strips, so that each is looked at once.
 
     Attributes
     ----------
@@ -119,12 +189,14 @@ class StripPatchCore(Detector):
         context: int = 128,
         border_margin: tuple[int, int] = (24, 32),
         standardize: str = "strip",
+        memory: PatchMemory | None = None,
     ):
         self.model = model
         self.piece = piece
         self.context = context
         self.border_margin = border_margin
         self.standardize = standardize
+        self.memory = memory
 
     def fit(self, images: Sequence[Any], y: Any = None) -> Self:
         """Fill the memory bank from normal strips; what an earlier fit learned is forgotten.
@@ -137,7 +209,7 @@ class StripPatchCore(Detector):
         self._check_settings()
         strips = as_image_list(images)
         self.settings_ = PatchCore(**STRIP_SETTINGS) if self.model is None else clone(self.model)
-        self.extractor_ = self.settings_.new_extractor()
+        self.extractor_ = self._new_extractor()
         normal = []
         for strip in tqdm(strips, "memory bank", unit="strip", disable=not self.settings_.progress):
             grid, _ = self._patch_grid(strip)
@@ -146,6 +218,7 @@ class StripPatchCore(Detector):
         if not normal:
             raise InputError("no cloth in the normal strips: give strips that show some")
         patches = np.concatenate(normal)
+        del normal  # as large as the patches themselves
         self.statistics_ = patches.mean(0), np.maximum(patches.std(0), SMALLEST_SPREAD)
         self.bank_ = self.settings_.new_bank().fit(self._standardized_by_bank(patches))
         self._forget_threshold()
@@ -159,15 +232,20 @@ class StripPatchCore(Detector):
         AnomalyResult
             For one strip, with its `Frame`; no patch scores where there is no cloth.
         """
+        for patch_scores, frame in self._scored_grids(images):
+            strip_map = self._to_map(patch_scores, frame)
+            scores = np.array([strip_score(strip_map)], np.float32)
+            yield AnomalyResult(scores, [patch_scores], [frame])
+
+    def _scored_grids(self, images: Sequence[Any]) -> Iterator[tuple[np.ndarray, Frame]]:
+        """The patch scores of strips, one by one, and where they lie."""
         check_is_fitted(self, "bank_")
         strips = as_image_list(images)
         for strip in tqdm(strips, "score", unit="strip", disable=not self.settings_.progress):
             grid, frame = self._patch_grid(strip)
             patch_scores = np.zeros((0, 0), np.float32) if grid is None else self._score(grid)
             del grid  # the patches of a long strip are large
-            strip_map = self._to_map(patch_scores, frame)
-            scores = np.array([strip_score(strip_map)], np.float32)
-            yield AnomalyResult(scores, [patch_scores], [frame])
+            yield patch_scores, frame
 
     def to_maps(self, result: AnomalyResult) -> list[np.ndarray]:
         """One stitched map for each strip, at its size; 0 where there is no cloth."""
@@ -188,10 +266,15 @@ class StripPatchCore(Detector):
         """
         return self.anomaly_maps([strip])[0]
 
+    def anomaly_maps(self, images: Sequence[Any]) -> list[np.ndarray]:
+        """One stitched map for each strip; each is smoothed once, unlike ``to_maps(detect(...))``,
+        where the scores need the maps as well."""
+        return list(self.iterate_maps(images))
+
     def iterate_maps(self, strips: Sequence[Any]) -> Iterator[np.ndarray]:
         """The maps of strips one by one, so that only one need be in memory."""
-        for result in self.detect_batches(strips):
-            yield self.to_maps(result)[0]
+        for patch_scores, frame in self._scored_grids(strips):
+            yield self._to_map(patch_scores, frame)
 
     def extra_metrics(self, category: Category, maps: Grids) -> dict[str, Any]:
         """The AUROC by tile: a tile is positive if any of its pixels is a defect.
@@ -212,6 +295,17 @@ class StripPatchCore(Detector):
             "bank_size": len(self.bank_),
         }
 
+    def _new_extractor(self) -> Extractor:
+        if self.memory is None:
+            return self.settings_.new_extractor()
+        return self.memory.extractor(self.settings_)
+
+    def _seen(self, cloth: np.ndarray) -> tuple[np.ndarray, int]:
+        """The patches of a whole cloth, from the memory if there is one."""
+        if self.memory is None:
+            return self.stitch(cloth)
+        return self.memory.stitch(self, cloth)
+
     def _check_settings(self) -> None:
         for name, smallest in (("piece", GRID_STEP), ("context", 0)):
             value = getattr(self, name)
@@ -227,7 +321,8 @@ class StripPatchCore(Detector):
         frame = self._frame(image.shape, first, last)
         if frame.bottom <= frame.top or frame.right <= frame.left:
             return None, frame
-        grid, step = self.stitch(image[:, first:last])
+        cloth = image[:, first:last]
+        grid, step = self._seen(cloth)
         margin_rows, margin_columns = self.border_margin
         height, width = len(image), last - first
         rows = slice(margin_rows // step, _ceil_divide(height - margin_rows, step))
@@ -329,6 +424,40 @@ class StripPatchCore(Detector):
 def strip_score(strip_map: np.ndarray) -> float:
     """The image score of a strip: the largest value of its stitched map."""
     return strip_map.max()
+
+
+def peak_of(strip_map: np.ndarray) -> tuple[int, int]:
+    """The row and the column of a map's largest value."""
+    row, column = np.unravel_index(strip_map.argmax(), strip_map.shape)
+    return int(row), int(column)
+
+
+def peak_is_on_defect(strip_map: np.ndarray, mask: np.ndarray, reach: int = 16) -> bool:
+    """Whether a map is highest on the defect, or at most `reach` pixels beside it.
+
+    A strip can get a high score for a wrong reason; this asks for the right one.
+
+    Parameters
+    ----------
+    strip_map : array of shape (height, width)
+    mask : bool array of the same shape
+        The defective pixels.
+    reach : int, pixels
+        Patches lie 8 pixels apart and see their neighbors, so a peak is not exact.
+
+    Examples
+    --------
+    >>> strip_map = np.zeros((64, 200))
+    >>> strip_map[30, 100] = 1
+    >>> mask = np.zeros((64, 200), bool)
+    >>> mask[30, 110:120] = True
+    >>> peak_is_on_defect(strip_map, mask), peak_is_on_defect(strip_map, mask, reach=5)
+    (True, False)
+    """
+    row, column = peak_of(strip_map)
+    rows = slice(max(row - reach, 0), row + reach + 1)
+    columns = slice(max(column - reach, 0), column + reach + 1)
+    return bool(mask[rows, columns].any())
 
 
 def score_tiles(

@@ -39,6 +39,22 @@ FABRICS = {
 }
 FABRIC_OF_FOLDER = {folder: fabric for fabric, folder in FABRICS.items()}
 
+# What the codes of the defects mean, in the words of the publisher.
+DEFECT_KINDS = {
+    "002": "broken end",
+    "006": "broken yarn",
+    "010": "broken pick",
+    "016": "weft curling",
+    "019": "fuzzyball",
+    "022": "cut selvage",
+    "023": "crease",
+    "025": "warp ball",
+    "027": "knots",
+    "029": "contamination",
+    "030": "nep",
+    "036": "weft crack",
+}
+
 N_TRAIN = 12  # clean strips to train on, or three in five if there are fewer than twenty
 N_CLEAN = 20  # clean strips of each fabric, as published
 WIDTH, HEIGHT = 4096, 256  # pixels of a strip, as published

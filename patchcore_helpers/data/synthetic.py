@@ -1,6 +1,8 @@
 """Categories and strips that are drawn: woven fabrics, and solar cells with planted defects."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from patchcore_helpers.data import drawing, planted, synthetic_fabric
+from patchcore_helpers.data import drawing, planted, synthetic_fabric, synthetic_strip
 from patchcore_helpers.data.aitex import CLEAN, DEFECTIVE, FABRICS, HEIGHT, MASKS, WIDTH
 from patchcore_helpers.data.category import Category, LabeledImage, Sample
 from patchcore_helpers.data.credits import ELPV_LICENSE
@@ -20,13 +22,15 @@ from patchcore_helpers.data.elpv import load_elpv
 from patchcore_helpers.data.images import read_image
 from patchcore_helpers.data.planted import PLANTED_DEFECTS, plant_defect
 from patchcore_helpers.data.synthetic_fabric import CLOTHS, FABRIC_DEFECTS, fabric
+from patchcore_helpers.data.synthetic_strip import STRIP_DEFECTS, STRIP_MODELS, strip
 from patchcore_helpers.errors import translate_os_errors
 from patchcore_helpers.files import sha256
 
 
 def _hash_of_code() -> str:
     """A hash of the modules that draw: other code may draw other pixels."""
-    files = [__file__, drawing.__file__, planted.__file__, synthetic_fabric.__file__]
+    modules = drawing, planted, synthetic_fabric, synthetic_strip
+    files = [__file__, *(str(module.__file__) for module in modules)]
     return sha256(*(Path(file).read_bytes() for file in files))
 
 
@@ -45,10 +49,13 @@ class FabricRecipe:
     defect: str | None
     height: int = 256
     width: int = 256
+    strength: str = "clear"
 
     def draw(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """The image and the mask of its defect."""
-        return fabric(self.weave, self.height, self.width, self.seed, self.defect)
+        return fabric(
+            self.weave, self.height, self.width, self.seed, self.defect, strength=self.strength
+        )
 
     def fingerprint(self) -> str:
         """A hash of the code and the arguments."""
@@ -138,13 +145,20 @@ class DrawnSample:
 
 
 def _load_fabric(name: str, seed: int) -> Category:
-    """60 training images, 40 good ones and 10 of each defect to test, 40 for calibration."""
-    weave = name.split("/")[1]
+    """60 training images, 40 good ones and 10 of each defect to test, 40 for calibration.
+
+    Those of "fabric/..." have defects that a person sees, those of "fabric_hard/..." faint ones, on
+    the same cloth; their good images are the same.
+    """
+    collection, weave = name.split("/")
+    strength_of_defects = "faint" if collection == "fabric_hard" else "clear"
 
     def draw(role: str, count: int, defect: str | None = None) -> list[LabeledImage]:
         samples: list[LabeledImage] = []
         for number in range(count):
-            recipe = FabricRecipe(weave, (seed, *role.encode(), number), defect)
+            # Without a defect the strength says nothing: the features are computed once for both.
+            strength = strength_of_defects if defect else "clear"
+            recipe = FabricRecipe(weave, (seed, *role.encode(), number), defect, strength=strength)
             source = f"{name}/{role}/{number:03}.png"
             samples.append(DrawnSample(source, defect or "good", recipe))
         return samples
@@ -190,37 +204,13 @@ def _load_planted(name: str, seed: int) -> Category:
 
 RENDERED: dict[str, Callable[[str, int], Category]] = {
     **{f"fabric/{weave}": _load_fabric for weave in CLOTHS},
+    **{f"fabric_hard/{weave}": _load_fabric for weave in CLOTHS},
     "elpv_planted/mono": _load_planted,
     "elpv_planted/poly": _load_planted,
 }
 
 
 # Strips in the layout of AITEX
-
-
-class StripModel(NamedTuple):
-    """How a fabric of AITEX is drawn: its weave; margin and selvage as shares of the strip."""
-
-    weave: str
-    margin: float
-    selvage: float
-
-
-STRIP_MODELS = {
-    "00": StripModel("plain", margin=0.29, selvage=0.01),
-    "01": StripModel("twill", margin=0.1, selvage=0.006),
-    "04": StripModel("satin", margin=0, selvage=0),
-}
-
-# The codes that AITEX has for the defects. It has none for a hole, which gets that of a weft crack.
-DEFECT_CODES = {
-    "broken_yarn": "006",
-    "missing_pick": "010",
-    "knot": "027",
-    "stain": "029",
-    "hole": "036",
-    "fold": "023",
-}
 
 
 class _StripJob(NamedTuple):
@@ -241,25 +231,24 @@ def _strip_jobs(fabrics: Sequence[str], clean: int, defective: int) -> Iterator[
     """The strips of all fabrics; clean ones are numbered by fabric, defective ones throughout."""
     n_defective = 0
     for name in fabrics:
+        kinds = STRIP_MODELS[name].defects
         for number in range(clean):
             yield _StripJob(name, f"{number + 1:04}_000_{name}", number, None)
         for number in range(defective):
             n_defective += 1
-            defect = list(DEFECT_CODES)[number % len(DEFECT_CODES)]
-            stem = f"{n_defective:04}_{DEFECT_CODES[defect]}_{name}"
+            defect = kinds[number % len(kinds)]
+            stem = f"{n_defective:04}_{STRIP_DEFECTS[defect].code}_{name}"
             yield _StripJob(name, stem, number, defect)
 
 
-def _draw_strip(
-    job: _StripJob, seeds: Sequence[int], height: int, width: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A strip and the mask of its defect; margin and selvage vary by up to 10 %."""
-    model = STRIP_MODELS[job.fabric]
-    seed = (*seeds, int(job.fabric), int(job.defect is not None), job.number)
-    stretch = 1 + 0.1 * np.random.default_rng(seed).uniform(-1, 1)
-    margin = round(stretch * model.margin * width)
-    selvage = round(stretch * model.selvage * width)
-    return fabric(model.weave, height, width, seed, job.defect, margin, selvage)
+def _write_strip(root: Path, job: _StripJob, seeds: Sequence[int], size: tuple[int, int]) -> None:
+    """Draw a strip, and write it and the mask of its defect."""
+    seed_of_strip = (*seeds, int(job.defect is not None), job.number)
+    image, mask = strip(job.fabric, *size, seed_of_strip, job.defect)
+    Image.fromarray(image).save(root / job.folder / f"{job.stem}.png")
+    if job.defect:
+        white = np.uint8(255) * mask
+        Image.fromarray(white).save(root / MASKS / f"{job.stem}_mask.png")
 
 
 def render_aitex(
@@ -282,7 +271,7 @@ def render_aitex(
     fabrics : sequence of str
         Which of `STRIP_MODELS` to draw.
     clean, defective : int
-        Strips of each fabric; the defects take turns.
+        Strips of each fabric; the defects of its kinds take turns.
     size : (height, width), pixels
     progress : bool
         Whether to show a progress bar.
@@ -305,10 +294,9 @@ def render_aitex(
     with translate_os_errors(folder, "choose another folder"):
         for name in (DEFECTIVE, MASKS, *(job.folder for job in jobs)):
             (root / name).mkdir(parents=True, exist_ok=True)
-        for job in tqdm(jobs, "rendering", unit=" strips", disable=not progress):
-            image, mask = _draw_strip(job, seeds, *size)
-            Image.fromarray(image).save(root / job.folder / f"{job.stem}.png")
-            if job.defect:
-                white = np.uint8(255) * mask
-                Image.fromarray(white).save(root / MASKS / f"{job.stem}_mask.png")
+        # NumPy lets other threads work while it computes.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            done = threads.map(lambda job: _write_strip(root, job, seeds, size), jobs)
+            for _ in tqdm(done, "rendering", len(jobs), unit=" strips", disable=not progress):
+                pass
     return Path(folder)

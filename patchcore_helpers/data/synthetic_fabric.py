@@ -6,6 +6,9 @@ position among the ends and one among the picks (`YarnPixels`); from these follo
 the shade of both yarns there, and the higher one is seen (`_weave`). A photograph adds what a
 camera sees besides the cloth: light, focus, noise and the table (`Scene`). A defect changes the
 yarns' thickness, shifts or shades the cloth (`DefectEffect`), before the photograph is taken.
+
+Every defect comes in two strengths (`STRENGTHS`): "clear", which a person sees, and "faint", of
+which a person finds perhaps one in three.
 """
 
 from collections.abc import Callable
@@ -152,7 +155,7 @@ class YarnPixels:
     @property
     def across(self) -> Array:
         """How far from the middle of the yarn the pixel is, in pitches, from -0.5 to 0.5."""
-        return self.position - self.yarn - 0.5
+        return self.position - np.floor(self.position) - np.float32(0.5)  # stays in float32
 
     def left_columns(self, count: int) -> "YarnPixels":
         """The first `count` columns of the image."""
@@ -191,9 +194,9 @@ class Yarns:
 
     def seen(self, shift: Array | float, remaining: Array | float) -> YarnPixels:
         """The yarns with a defect: shifted by some pixels, and with a share of their thickness."""
-        position = self.position + shift * self.per_pixel
+        position = self.position + np.float32(shift) * np.float32(self.per_pixel)
         yarn = np.floor(position).astype(np.int32)
-        thickness = remaining * self.thickness[yarn, self.along]
+        thickness = np.float32(remaining) * self.thickness[yarn, self.along]
         return YarnPixels(position, thickness, self.tone[yarn, self.along], self.fibers)
 
 
@@ -311,30 +314,134 @@ class DefectSite:
         return self.y - self.center[0]
 
 
-def _broken_yarn(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
+# A range from which a size or a strength is drawn evenly.
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DefectStrength:
+    """The ranges from which the sizes and the strengths of defects are drawn; lengths in pixels.
+
+    Attributes
+    ----------
+    yarns : int
+        Neighboring yarns that are missing at once.
+    end_half_length, pick_half_length : Range
+        Half the length of the gap that they leave.
+    end_remaining, pick_remaining : tuple of float
+        The share of their thickness that remains; one of these.
+    gap_darkness, tip_brightness : Range
+        By how much the gap is darker and its frayed tips brighter, as shares.
+    knot_radius, knot_relief : Range
+        The relief is how much brighter the lit side is, as a share.
+    stain_radius, stain_darkness : Range
+    bleached : float
+        The share of stains that are brighter than the cloth, not darker.
+    hole_radius : Range
+    hole_remaining : tuple of float
+        The share of the yarns' thickness that remains; one of these.
+    fold_width, fold_half_length, fold_relief : Range
+    """
+
+    yarns: int
+    end_half_length: Range
+    end_remaining: tuple[float, ...]
+    pick_half_length: Range
+    pick_remaining: tuple[float, ...]
+    gap_darkness: Range
+    tip_brightness: Range
+    knot_radius: Range
+    knot_relief: Range
+    stain_radius: Range
+    stain_darkness: Range
+    bleached: float
+    hole_radius: Range
+    hole_remaining: tuple[float, ...]
+    fold_width: Range
+    fold_half_length: Range
+    fold_relief: Range
+
+
+STRENGTHS = {
+    "clear": DefectStrength(
+        yarns=1,
+        end_half_length=(25, 90),
+        end_remaining=(0,),
+        pick_half_length=(25, 90),
+        pick_remaining=(0,),
+        gap_darkness=(0.2, 0.45),
+        tip_brightness=(0.4, 0.9),
+        knot_radius=(3.5, 7),
+        knot_relief=(0.4, 0.75),
+        stain_radius=(9, 22),
+        stain_darkness=(0.2, 0.4),
+        bleached=0.4,
+        hole_radius=(4, 10),
+        hole_remaining=(0, 0.3),
+        fold_width=(2, 5),
+        fold_half_length=(30, 90),
+        fold_relief=(0.25, 0.55),
+    ),
+    "faint": DefectStrength(
+        yarns=1,
+        end_half_length=(10, 80),
+        end_remaining=(0, 0.3, 0.5),
+        pick_half_length=(8, 80),
+        pick_remaining=(0, 0.3, 0.6),
+        gap_darkness=(0, 0.3),
+        tip_brightness=(0, 0.5),
+        knot_radius=(2, 5),
+        knot_relief=(0.2, 0.6),
+        stain_radius=(5, 20),
+        stain_darkness=(0.12, 0.4),
+        bleached=0,
+        hole_radius=(3, 9),
+        hole_remaining=(0, 0.3, 0.5),
+        fold_width=(1.5, 4),
+        fold_half_length=(20, 80),
+        fold_relief=(0.1, 0.5),
+    ),
+}
+
+
+def _is_missing(yarn: NDArray[np.int32], center: tuple[int, int], count: int) -> Array:
+    """Where the yarn at the center is, or one of the `count - 1` that follow it."""
+    after = yarn - yarn[center]
+    return (after >= 0) & (after < count)
+
+
+def _broken_yarn(
+    rng: np.random.Generator, site: DefectSite, strength: DefectStrength
+) -> DefectEffect:
     """An end is missing, or thin, for a length, and its two frayed tips catch the light."""
-    half_length = rng.uniform(10, 80)
-    remaining = rng.choice([0, 0.3, 0.5])
-    gap = (site.end == site.end[site.center]) & (np.abs(site.dy) < half_length)
+    half_length = rng.uniform(*strength.end_half_length)
+    remaining = rng.choice(strength.end_remaining)
+    missing = _is_missing(site.end, site.center, strength.yarns)
+    gap = missing & (np.abs(site.dy) < half_length)
     upper_tip = np.exp(-(site.dx**2 + (site.dy + half_length) ** 2) / 8)
     lower_tip = np.exp(-(site.dx**2 + (site.dy - half_length) ** 2) / 8)
-    shade = 1 - rng.uniform(0, 0.3) * gap + rng.uniform(0, 0.5) * (upper_tip + lower_tip)
+    darkness = rng.uniform(*strength.gap_darkness)
+    brightness = rng.uniform(*strength.tip_brightness)
+    shade = 1 - darkness * gap + brightness * (upper_tip + lower_tip)
     return DefectEffect(end_thickness=np.where(gap, remaining, 1), shade=shade)
 
 
-def _missing_pick(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
+def _missing_pick(
+    rng: np.random.Generator, site: DefectSite, strength: DefectStrength
+) -> DefectEffect:
     """A pick is left out, or thin, for a length; the ends sag into the gap, which is darker."""
-    half_length = rng.uniform(8, 80)
-    remaining = rng.choice([0, 0.3, 0.6])
-    gap = (site.pick == site.pick[site.center]) & (np.abs(site.dx) < half_length)
-    shade = 1 - rng.uniform(0, 0.3) * gap
+    half_length = rng.uniform(*strength.pick_half_length)
+    remaining = rng.choice(strength.pick_remaining)
+    missing = _is_missing(site.pick, site.center, strength.yarns)
+    gap = missing & (np.abs(site.dx) < half_length)
+    shade = 1 - rng.uniform(*strength.gap_darkness) * gap
     return DefectEffect(pick_thickness=np.where(gap, remaining, 1), shade=shade)
 
 
-def _knot(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
+def _knot(rng: np.random.Generator, site: DefectSite, strength: DefectStrength) -> DefectEffect:
     """A lump pushes the yarns aside; it is lit from the upper left and throws a shadow."""
-    radius = rng.uniform(2, 5)
-    strength = rng.uniform(0.2, 0.6)
+    radius = rng.uniform(*strength.knot_radius)
+    relief = rng.uniform(*strength.knot_relief)
 
     def bump(offset: float, width: float) -> Array:
         """A Gaussian, `offset` radii to the lower right of the center."""
@@ -345,45 +452,51 @@ def _knot(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
     highlight = bump(-0.5, 1)
     shadow = bump(1, 1)
     return DefectEffect(
-        shade=1 + strength * (highlight - 0.8 * shadow),
+        shade=1 + relief * (highlight - 0.8 * shadow),
         shift_x=-0.6 * lump * site.dx,
         shift_y=-0.6 * lump * site.dy,
     )
 
 
-def _stain(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
-    """Oil or dirt darkens a blob with a soft rim."""
-    radius = rng.uniform(5, 20)
+def _stain(rng: np.random.Generator, site: DefectSite, strength: DefectStrength) -> DefectEffect:
+    """Oil or dirt darkens a blob with a soft rim, or bleach brightens it."""
+    radius = rng.uniform(*strength.stain_radius)
     softness = rng.uniform(0.05, 0.3)
     spot = draw_spot(rng, site.x, site.y, site.center, radius, softness)
-    return DefectEffect(shade=1 - rng.uniform(0.12, 0.4) * spot)
+    darkness = rng.uniform(*strength.stain_darkness)
+    if strength.bleached and rng.uniform() < strength.bleached:
+        darkness = -darkness
+    return DefectEffect(shade=1 - darkness * spot)
 
 
-def _hole(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
+def _hole(rng: np.random.Generator, site: DefectSite, strength: DefectStrength) -> DefectEffect:
     """Both yarns are gone, or worn thin, inside a ragged rim of loose fibers."""
-    spot = draw_spot(rng, site.x, site.y, site.center, radius=rng.uniform(3, 9), softness=0.05)
-    remaining = 1 - rng.choice([1, 0.7, 0.5]) * spot
+    radius = rng.uniform(*strength.hole_radius)
+    spot = draw_spot(rng, site.x, site.y, site.center, radius, softness=0.05)
+    remaining = 1 - (1 - rng.choice(strength.hole_remaining)) * spot
     shade = 1 + rng.uniform(0, 1) * spot * (1 - spot)
     return DefectEffect(end_thickness=remaining, pick_thickness=remaining, shade=shade)
 
 
-def _fold(rng: np.random.Generator, site: DefectSite) -> DefectEffect:
+def _fold(rng: np.random.Generator, site: DefectSite, strength: DefectStrength) -> DefectEffect:
     """A crease: the cloth is pulled together along a curve, lit on one flank, dark on the other."""
     turned = turn_randomly(rng, site.x, site.y, site.center)
-    width = rng.uniform(1.5, 4)
+    width = rng.uniform(*strength.fold_width)
     across = turned.across + rng.uniform(-0.004, 0.004) * turned.along**2
-    extent = np.exp(-((turned.along / rng.uniform(20, 80)) ** 4))
+    extent = np.exp(-((turned.along / rng.uniform(*strength.fold_half_length)) ** 4))
     pull = extent * width * 0.6 * np.exp(-((across / width) ** 2)) * np.sign(across)
     lit_flank = np.exp(-((across / width + 0.6) ** 2))
     dark_flank = np.exp(-((across / width - 0.6) ** 2))
     return DefectEffect(
-        shade=1 + rng.uniform(0.1, 0.5) * extent * (lit_flank - dark_flank),
+        shade=1 + rng.uniform(*strength.fold_relief) * extent * (lit_flank - dark_flank),
         shift_x=-pull * turned.sin,
         shift_y=pull * turned.cos,
     )
 
 
-FABRIC_DEFECTS: dict[str, Callable[[np.random.Generator, DefectSite], DefectEffect]] = {
+DrawDefect = Callable[[np.random.Generator, DefectSite, DefectStrength], DefectEffect]
+
+FABRIC_DEFECTS: dict[str, DrawDefect] = {
     "broken_yarn": _broken_yarn,
     "missing_pick": _missing_pick,
     "knot": _knot,
@@ -445,6 +558,10 @@ class Scene:
         image[:, : self.margin] = 255
         return image
 
+    def lit_by(self, light: Array) -> "Scene":
+        """The scene in further light: a factor that broadcasts to (height, width)."""
+        return replace(self, light=self.light * light)
+
     def _add_selvage(self, image: Array, ends: YarnPixels, picks: YarnPixels) -> None:
         """Draw the cloth's edge over the image; over 4 pixels it turns into the cloth."""
         edge = self.margin + self.selvage
@@ -505,7 +622,7 @@ def _draw_fibers(
     return np.exp(1.9 * cloth.fiber * on_ends), np.exp(1.9 * cloth.fiber * on_picks)
 
 
-def _draw_scene(
+def draw_scene(
     rng: np.random.Generator, cloth: Cloth, shape: tuple[int, int], margin: int, selvage: int
 ) -> Scene:
     """Draw a scene. The order of the random numbers is part of what a seed means."""
@@ -529,6 +646,15 @@ def _draw_scene(
     return Scene(cloth, x, y, ends, picks, margin, selvage, light, outline, noise, blur)
 
 
+def check_cloth_size(height: int, width: int, margin: int, selvage: int) -> None:
+    """Raise an `InputError` if less than `MIN_CLOTH` rows or columns of cloth are left."""
+    if min(margin, selvage) < 0 or min(height, width - margin - selvage) < MIN_CLOTH:
+        raise InputError(
+            f"fabric of {height} rows, {width} columns, margin {margin}, selvage {selvage}: "
+            f"leave at least {MIN_CLOTH} rows and columns of cloth"
+        )
+
+
 def fabric(
     weave: str,
     height: int = 256,
@@ -537,13 +663,14 @@ def fabric(
     defect: str | None = None,
     margin: int = 0,
     selvage: int = 0,
+    strength: str = "clear",
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Draw a photograph of woven cloth, as a line camera over an inspection table takes it.
 
     Seeds differ as photographs of one cloth do: in the position and skew of the weave (under 2 %),
     its slow waves (about half a pixel), the yarns' thickness and tone, fibers, light (a few per
     cent, uneven), focus and sensor noise. The position, size and strength of a defect come from the
-    seed as well, from easy to hard to see; the cloth below it is the one without it.
+    seed as well; the cloth below it is the one without it.
 
     Parameters
     ----------
@@ -557,6 +684,8 @@ def fabric(
         Width of the strip on the left that the cloth does not reach; it is 255 throughout.
     selvage : int, pixels
         Width of the cloth's edge right of the margin: plain weave of lighter ends, closer together.
+    strength : "clear" or "faint"
+        How well a person sees the defect, see `STRENGTHS`.
 
     Returns
     -------
@@ -567,7 +696,8 @@ def fabric(
     Raises
     ------
     InputError
-        For an unknown weave or defect, a bad seed, or less than 48 rows or columns of cloth.
+        For an unknown weave, defect or strength, a bad seed, or less than 48 rows or columns of
+        cloth.
 
     Examples
     --------
@@ -579,16 +709,13 @@ def fabric(
     True
     """
     check_choice("weave", weave, CLOTHS)
+    check_choice("strength", strength, STRENGTHS)
     if defect is not None:
         check_choice("defect", defect, FABRIC_DEFECTS)
-    if min(margin, selvage) < 0 or min(height, width - margin - selvage) < MIN_CLOTH:
-        raise InputError(
-            f"fabric of {height} rows, {width} columns, margin {margin}, selvage {selvage}: "
-            f"leave at least {MIN_CLOTH} rows and columns of cloth"
-        )
+    check_cloth_size(height, width, margin, selvage)
     seeds = [list(CLOTHS).index(weave), *seed_numbers(seed)]
     rng = np.random.default_rng([*seeds, 0])
-    scene = _draw_scene(rng, CLOTHS[weave], (height, width), margin, selvage)
+    scene = draw_scene(rng, CLOTHS[weave], (height, width), margin, selvage)
     image = to_uint8(scene.photograph())
     if defect is None:
         return image, np.zeros((height, width), bool)
@@ -600,6 +727,6 @@ def fabric(
             (DEFECT_BORDER, margin + DEFECT_BORDER),
             (height - DEFECT_BORDER, width - DEFECT_BORDER),
         ).tolist()
-        return scene.photograph(draw_effect(rng, scene.site((row, column))))
+        return scene.photograph(draw_effect(rng, scene.site((row, column)), STRENGTHS[strength]))
 
     return draw_until_visible(image, draw)

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from patchcore_helpers import InputError, PatchCore, load_category
@@ -15,7 +16,9 @@ from patchcore_helpers.core.evaluation import evaluate
 from patchcore_helpers.core.extractor import extract
 from patchcore_helpers.core.strips import (
     STRIP_SETTINGS,
+    PatchMemory,
     StripPatchCore,
+    peak_is_on_defect,
     score_tiles,
     strip_score,
 )
@@ -155,6 +158,64 @@ def test_strips_of_any_size(normal):
     assert (model.anomaly_map(np.full((64, 300), 255, np.uint8)) == 0).all()
     color = np.repeat(cloth(5)[:, :, None], 3, 2)
     np.testing.assert_array_equal(model.anomaly_map(color), model.anomaly_map(cloth(5)))
+
+
+@pytest.mark.long
+def test_models_with_one_memory_look_once_and_score_as_without(normal, monkeypatch):
+    strips = [cloth(5, defect="stain"), cloth(6, 500)]
+    stitched = []
+    plain_stitch = StripPatchCore.stitch
+
+    def counted(model, cloth_pixels):
+        stitched.append(cloth_pixels.shape)
+        return plain_stitch(model, cloth_pixels)
+
+    monkeypatch.setattr(StripPatchCore, "stitch", counted)
+    memory = PatchMemory()
+    for options in ({}, {"border_margin": (8, 40)}, {"standardize": "bank"}, {"context": 64}):
+        expected = make(**options).fit(normal).anomaly_maps(strips)
+        stitched.clear()
+        remembering = clone(make(**options, memory=memory)).fit(normal)
+        for found, right in zip(remembering.anomaly_maps(strips), expected, strict=True):
+            np.testing.assert_array_equal(found, right)
+        again = remembering.anomaly_maps(strips)
+        np.testing.assert_array_equal(again[0], expected[0])
+        looks_otherwise = options in ({}, {"context": 64})
+        assert len(stitched) == 5 * looks_otherwise  # three normal strips and two others
+    assert len(memory) == 10
+
+
+def test_a_memory_keeps_networks_apart():
+    memory = PatchMemory()
+    one, same, other = (
+        memory.extractor(PatchCore("resnet18", weights="random", layers=layers, random_state=seed))
+        for layers, seed in (((2,), 0), ((2,), 1), ((3,), 0))
+    )
+    assert one is same and one is not other
+    random = np.random.default_rng(0)
+    strips = [random.integers(60, 120, (96, 320), np.uint8) for _ in range(3)]
+    for layers in ((2,), (3,)):
+        inner = PatchCore("resnet18", weights="random", layers=layers, coreset_ratio=0.1)
+        maps = [
+            StripPatchCore(inner, piece=128, context=32, memory=kept)
+            .fit(strips[:2])
+            .anomaly_map(strips[2])
+            for kept in (None, memory)
+        ]
+        np.testing.assert_array_equal(*maps)
+    assert len(memory) == 2 * 3
+
+
+@pytest.mark.parametrize("reach", [0, 5, 300])
+def test_a_peak_is_on_a_defect_within_its_reach(reach):
+    random = np.random.default_rng(reach)
+    for _ in range(20):
+        strip_map = random.uniform(size=(40, 90))
+        mask = random.uniform(size=(40, 90)) > 0.995
+        row, column = divmod(int(strip_map.argmax()), 90)
+        rows, columns = np.nonzero(mask)
+        apart = np.maximum(abs(rows - row), abs(columns - column))
+        assert peak_is_on_defect(strip_map, mask, reach) == bool((apart <= reach).any())
 
 
 def test_what_cannot_be_fitted(normal):

@@ -10,10 +10,15 @@ from PIL import Image
 
 from patchcore_helpers import InputError, load_category
 from patchcore_helpers.app import cli
-from patchcore_helpers.data.aitex import FABRICS, FOLDERS, report_anomalous_files
+from patchcore_helpers.data.aitex import (
+    DEFECT_KINDS,
+    FABRICS,
+    FOLDERS,
+    report_anomalous_files,
+)
 from patchcore_helpers.data.prepare import prepare
-from patchcore_helpers.data.synthetic import DEFECT_CODES, STRIP_MODELS, render_aitex
-from patchcore_helpers.data.synthetic_fabric import FABRIC_DEFECTS, fabric
+from patchcore_helpers.data.synthetic import render_aitex
+from patchcore_helpers.data.synthetic_strip import STRIP_DEFECTS, STRIP_MODELS, strip
 
 HEIGHT, WIDTH = 64, 512
 
@@ -50,8 +55,9 @@ def test_rendered_strips_are_in_the_layout_of_aitex(rendered):
     clean = sorted(p.relative_to(root / "NODefect_images") for p in root.glob("NO*/*/*"))
     expected = [f"{FABRICS[f]}/{n:04}_000_{f}.png" for f in ("04", "00") for n in range(1, 7)]
     assert [str(p) for p in clean] == expected
-    codes = ["006", "010", "027"]
-    stems = [f"{n + 1:04}_{codes[n % 3]}_{'00' if n < 3 else '04'}" for n in range(6)]
+    # Broken end and cut selvage take turns on 00; a fuzzyball, a nep, and again a ball on 04.
+    stems = ["0001_002_00", "0002_022_00", "0003_002_00"]
+    stems += ["0004_019_04", "0005_030_04", "0006_019_04"]
     assert sorted(p.stem for p in root.glob("Defect_images/*")) == stems
     assert sorted(p.stem for p in root.glob("Mask_images/*")) == [f"{s}_mask" for s in stems]
     for path in root.rglob("*.png"):
@@ -75,13 +81,19 @@ def test_rendered_strips_follow_the_seed(rendered, tmp_path):
         inner = path.relative_to(first)
         assert path.read_bytes() == (rendered / "aitex" / inner).read_bytes()
         assert path.read_bytes() != (again / inner).read_bytes()
-    assert set(DEFECT_CODES) == set(FABRIC_DEFECTS) and set(STRIP_MODELS) < set(FABRICS)
+    assert set(STRIP_MODELS) < set(FABRICS)
+
+
+def test_kinds_of_rendered_defects_have_the_words_of_their_codes():
+    assert {kind.code: name for name, kind in STRIP_DEFECTS.items()}.items() <= DEFECT_KINDS.items()
+    for model in STRIP_MODELS.values():
+        assert set(model.defects) <= set(STRIP_DEFECTS)
 
 
 def test_a_rendered_strip_is_the_cloth_with_an_exact_mask(rendered):
     sample = load_category("aitex/04", data_dir=rendered).test[-1]
-    assert sample.kind == "027" and sample.mask().any()
-    image, mask = fabric("satin", HEIGHT, WIDTH, (0, 4, 1, 2), "knot")
+    assert sample.kind == "019" and sample.mask().any()
+    image, mask = strip("04", HEIGHT, WIDTH, (0, 1, 2), "fuzzyball")
     np.testing.assert_array_equal(np.asarray(sample.read())[..., 0], image)
     np.testing.assert_array_equal(sample.mask(), mask)
 
@@ -100,7 +112,7 @@ def test_strips_are_split_by_source_and_seed(rendered):
     assert (len(category.train), category.labels.tolist()) == (3, [0] * 3 + [1] * 3)
     clean = file_names(category.train) + file_names(category.test[:3])
     assert sorted(clean) == [f"{n:04}_000_00.png" for n in range(1, 7)]
-    assert [s.kind for s in category.test[3:]] == ["006", "010", "027"]
+    assert [s.kind for s in category.test[3:]] == ["002", "022", "002"]
     assert all(s.mask().any() and s.mask().shape == (HEIGHT, WIDTH) for s in category.test[3:])
     by_seed = [load_category("aitex/00", data_dir=rendered, seed=seed) for seed in range(8)]
     splits = {tuple(file_names(category.train)) for category in by_seed}

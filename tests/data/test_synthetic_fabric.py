@@ -6,7 +6,7 @@ from helpers.exact_masks import assert_exact
 from scipy import ndimage
 
 from patchcore_helpers import InputError
-from patchcore_helpers.data.synthetic_fabric import CLOTHS, FABRIC_DEFECTS, fabric
+from patchcore_helpers.data.synthetic_fabric import CLOTHS, FABRIC_DEFECTS, STRENGTHS, fabric
 
 
 def power(image, per_column, per_row):
@@ -54,14 +54,15 @@ def test_cloth_of_any_size(size):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("strength", STRENGTHS)
 @pytest.mark.parametrize("defect", FABRIC_DEFECTS)
 @pytest.mark.parametrize("weave", CLOTHS)
-def test_masks_of_fabrics_are_exact(weave, defect):
+def test_masks_of_fabrics_are_exact(weave, defect, strength):
     places = []
     for seed in range(4):
-        good, none = fabric(weave, 128, 160, seed)
-        image, mask = fabric(weave, 128, 160, seed, defect)
-        again = fabric(weave, 128, 160, seed, defect)
+        good, none = fabric(weave, 160, 224, seed)
+        image, mask = fabric(weave, 160, 224, seed, defect, strength=strength)
+        again = fabric(weave, 160, 224, seed, defect, strength=strength)
         np.testing.assert_array_equal(again[0], image)
         np.testing.assert_array_equal(again[1], mask)
         assert not none.any()
@@ -91,6 +92,7 @@ def test_margin_and_selvage():
     "wrong, message",
     [
         ({"weave": "denim"}, "weave='denim': choose one of plain, twill, satin"),
+        ({"strength": "loud"}, "strength='loud': choose one of clear, faint"),
         ({"defect": "moth"}, "defect='moth': choose one of broken_yarn, "),
         ({"seed": -1}, "seed=-1: give a whole number"),
         ({"seed": 0.5}, "seed=0.5"),

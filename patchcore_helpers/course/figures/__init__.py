@@ -33,7 +33,13 @@ from patchcore_helpers.course.figures.pictures import (
     layer_maps,
     reconstructions,
 )
-from patchcore_helpers.course.figures.strips import strip_maps, strip_tiles, tile_and_patch
+from patchcore_helpers.course.figures.strips import (
+    peaks_along_cloth,
+    seam_pictures,
+    strip_maps,
+    strip_tiles,
+    tile_and_patch,
+)
 from patchcore_helpers.course.figures.style import STYLE, THRESHOLD, use_style
 from patchcore_helpers.course.figures.toy import greedy_steps, toy_bank, toy_unfold
 
@@ -62,6 +68,7 @@ __all__ = [
     "overlap_by_setting",
     "overlay",
     "patch_neighbors",
+    "peaks_along_cloth",
     "pipeline",
     "pool_and_bound",
     "radius_line",
@@ -72,6 +79,7 @@ __all__ = [
     "rows_by_image",
     "scores",
     "scores_to_map",
+    "seam_pictures",
     "splits",
     "strip_maps",
     "strip_tiles",

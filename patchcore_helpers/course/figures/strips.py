@@ -1,6 +1,6 @@
 """Long images of cloth, their tiles and their maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,7 +11,7 @@ from PIL import Image
 
 from patchcore_helpers.core.items import read_item
 from patchcore_helpers.course.figures.panels import Box, Limits, draw_box, overlay
-from patchcore_helpers.course.figures.style import ORANGE, SKY
+from patchcore_helpers.course.figures.style import BLUE, ORANGE, SKY
 
 
 def tile_and_patch(
@@ -92,4 +92,65 @@ def strip_maps(
         for box in boxes:
             draw_box(ax, box)
     figure.colorbar(scale, ax=axes, label="anomaly map\n(no unit)", aspect=14)
+    return figure
+
+
+def seam_pictures(
+    strip: np.ndarray, maps: Mapping[str, np.ndarray], seams: Sequence[int], limits: Limits
+) -> Figure:
+    """A part of a strip, and the patch scores that several ways give it, with the seams marked.
+
+    Parameters
+    ----------
+    strip : uint8 array of shape (height, width)
+    maps : mapping from a title to an array of shape (rows, columns)
+        Stretched to the strip.
+    seams : sequence of int, pixels
+        The columns at which the tiles of the first way meet.
+    limits : (low, high)
+        The values of the maps at the two ends of the color scale.
+    """
+    height, width = strip.shape
+    figure, axes = plt.subplots(len(maps) + 1, 1, figsize=(10, 2.2 * (len(maps) + 1)))
+    axes[0].imshow(strip, cmap="gray", vmin=0, vmax=255)
+    axes[0].set_title("the strip", fontsize=10, loc="left")
+    for ax, (title, patch_scores) in zip(axes[1:], maps.items(), strict=True):
+        extent = (0, width, height, 0)
+        scale = ax.imshow(
+            patch_scores, cmap="viridis", vmin=limits[0], vmax=limits[1], extent=extent
+        )
+        ax.set_title(title, fontsize=10, loc="left")
+    for ax in axes:
+        for seam in seams:
+            ax.axvline(seam, 0, 0.1, color=ORANGE, lw=2.5)
+            ax.axvline(seam, 0.9, 1, color=ORANGE, lw=2.5)
+        ax.set_axis_off()
+    figure.colorbar(scale, ax=axes, label="patch score (no unit)", aspect=25)
+    return figure
+
+
+def peaks_along_cloth(
+    distances: Mapping[str, np.ndarray], first_scored: int, selvage_cut: int
+) -> Figure:
+    """Where along the cloth the maps of strips are highest, a dot for each strip.
+
+    Parameters
+    ----------
+    distances : mapping from the name of a group of strips to an array of shape (n,)
+        Pixels from the start of the cloth to the peak.
+    first_scored : int, pixels
+        The first column that counts.
+    selvage_cut : int, pixels
+        The first column that would count if the selvage were cut away.
+    """
+    figure, ax = plt.subplots(figsize=(9, 0.9 + 0.7 * len(distances)))
+    spread = np.random.default_rng(0)
+    for row, values in enumerate(distances.values()):
+        heights = row + spread.uniform(-0.22, 0.22, len(values))
+        color = (BLUE, ORANGE)[row % 2]
+        ax.plot(values, heights, "o", ms=5, alpha=0.7, color=color)
+    ax.axvspan(first_scored, selvage_cut, color="0.85", zorder=0)
+    ax.set_yticks(range(len(distances)), list(distances))
+    ax.set(xlabel="peak of the map: pixels from the start of the cloth", ylim=(-0.5, row + 0.5))
+    ax.invert_yaxis()
     return figure
