@@ -1,9 +1,20 @@
-"""The benchmark of suspects: what it counts."""
+"""The benchmark of suspects: what it counts, and that its page is that of its results."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmarks import suspects
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_page_is_that_of_the_committed_results():
+    page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    assert suspects.describe(suspects.read_results()) in page, (
+        "stale: run `python -m benchmarks.suspects`"
+    )
 
 
 def test_found_are_the_planted_images_among_the_first():
