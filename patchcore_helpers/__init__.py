@@ -13,6 +13,7 @@ _HOMES = {
     "StripPatchCore": "core.strips",
     "k_center_greedy": "core.coreset",
     "load_category": "data.catalog",
+    "suspects": "core.suspects",
 }
 __all__ = list(_HOMES)
 
