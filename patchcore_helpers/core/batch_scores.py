@@ -18,6 +18,7 @@ from patchcore_helpers.core.detector import (
     image_scores,
     smooth_maps,
 )
+from patchcore_helpers.core.distances import as_tensor
 from patchcore_helpers.core.engines import device_beside
 from patchcore_helpers.core.extractor import as_size
 from patchcore_helpers.core.patchcore import PatchCore
@@ -55,7 +56,7 @@ def mutual_patch_scores(patches: np.ndarray | torch.Tensor, share: float = 0.3) 
     array([0.1, 0.1, 0.1, 3.9], dtype=float32)
     """
     check_real(share, "share", 0, 1, include="right", what="a share")
-    vectors = torch.as_tensor(patches).float()
+    vectors = as_tensor(patches)
     n_images, n_rows, n_columns, _ = vectors.shape
     if n_images < 2:
         raise InputError(f"{n_images} images: they score each other, so give at least two")

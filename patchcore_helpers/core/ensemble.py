@@ -159,7 +159,8 @@ class Ensemble(Detector):
         grids = [
             resized(unit.standardize(result.patch_scores), finest) for result, (_, unit) in pairs
         ]
-        return AnomalyResult(np.float32(scores), np.float32(np.mean(grids, axis=0)))
+        patch_scores = np.mean(grids, axis=0)
+        return AnomalyResult(scores.astype(np.float32), patch_scores.astype(np.float32))
 
     def to_maps(self, result: AnomalyResult) -> Grids:
         """Anomaly maps as the first detector makes them, in standard deviations of good patches."""
@@ -182,7 +183,7 @@ class Ensemble(Detector):
         }
 
     def _check_settings(self) -> None:
-        check_real(self.held_out, "held_out", 0, 1, what="a share")
+        check_real(self.held_out, "held_out", 0, 1, include="neither", what="a share")
         check_seed(self.random_state)
         if not self.detectors:
             raise InputError("detectors: give at least one")

@@ -29,9 +29,11 @@ from patchcore_helpers.core.detector import (
     image_scores,
     smooth_maps,
 )
+from patchcore_helpers.core.distances import as_tensor
 from patchcore_helpers.core.engines import device_beside
 from patchcore_helpers.core.extractor import as_size
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
+from patchcore_helpers.core.turned import with_turned_copies
 from patchcore_helpers.core.validation import check_integer, check_real
 from patchcore_helpers.errors import InputError
 
@@ -90,14 +92,14 @@ class BankScorer(PatchScorer):
         bank = MemoryBank() if self.bank is None else clone(self.bank)
         if check_integer(self.soft_rows, "soft_rows", 1) > 1 and bank.metric != "l2":
             raise InputError(f"soft_rows={self.soft_rows}: needs the metric l2, not {bank.metric}")
-        self.bank_ = bank.fit(as_rows(patches))
+        self.bank_ = bank.fit(as_rows(as_tensor(patches)))
         return self
 
     def score(self, patches: np.ndarray | torch.Tensor) -> np.ndarray:
         """Distances to the bank."""
         check_is_fitted(self, "bank_")
         if self.soft_rows == 1:
-            scores = self.bank_.distances(as_rows(patches))
+            scores = self.bank_.distances(as_rows(as_tensor(patches)))
         else:
             scores = soft_distances(self.bank_, patches, self.soft_rows)
         return scores.reshape(patches.shape[:3])
@@ -140,7 +142,7 @@ def soft_distances(
     >>> bank.distances(between.reshape(1, 2)).round(2), soft_distances(bank, between, 2)
     (array([1.12], dtype=float32), array([0.5], dtype=float32))
     """
-    vectors = as_rows(torch.as_tensor(patches)).float().cpu().numpy()
+    vectors = as_rows(as_tensor(patches)).cpu().numpy()
     distances, nearest = bank.nearest(vectors, soft_rows)
     squared = np.square(distances).reshape(len(patches), -1)  # all those of an image in one row
     temperature = np.median(squared, axis=1, keepdims=True).clip(SMALLEST)
@@ -254,7 +256,7 @@ class BankPerLayer(PatchScorer):
         scorer = BankScorer() if self.scorer is None else self.scorer
         self.scales_, self.scorers_ = [], []
         for layer in self._by_layer(patches):
-            squared_lengths = torch.as_tensor(layer).square().sum(-1)
+            squared_lengths = as_tensor(layer).square().sum(-1)
             scale = float(squared_lengths.mean().sqrt().clamp(min=SMALLEST))
             self.scales_.append(scale)
             self.scorers_.append(clone(scorer).fit(layer / scale))
@@ -305,7 +307,7 @@ class WithPlace(PatchScorer):
     def fit(self, patches: np.ndarray | torch.Tensor) -> Self:
         """Measure the spread, and fit the scorer on the longer vectors."""
         check_real(self.weight, "weight", 0)
-        self.spread_ = float(as_rows(torch.as_tensor(patches)).var(0, correction=0).sum().sqrt())
+        self.spread_ = float(as_rows(as_tensor(patches)).var(0, correction=0).sum().sqrt())
         scorer = BankScorer() if self.scorer is None else self.scorer
         self.scorer_ = clone(scorer).fit(self._with_place(patches))
         return self
@@ -320,7 +322,7 @@ class WithPlace(PatchScorer):
         return self.scorer_.banks()
 
     def _with_place(self, patches: np.ndarray | torch.Tensor) -> torch.Tensor:
-        vectors = torch.as_tensor(patches).float()
+        vectors = as_tensor(patches)
         n_images, n_rows, n_columns, _ = vectors.shape
         rows, columns = torch.linspace(0, 1, n_rows), torch.linspace(0, 1, n_columns)
         places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
@@ -345,6 +347,8 @@ class ComposedPatchCore(Detector):
         how a bank is filled where the scorer does not say.
     scorer : PatchScorer, optional
         By default a `BankScorer` with the model's bank, which is PatchCore itself.
+    turned_copies : bool
+        Fill the bank from copies of the images, too, turned by quarters; see `with_turned_copies`.
 
     Attributes
     ----------
@@ -365,17 +369,23 @@ class ComposedPatchCore(Detector):
     ((2,), 130)
     """
 
-    def __init__(self, model: PatchCore, scorer: PatchScorer | None = None):
+    def __init__(
+        self, model: PatchCore, scorer: PatchScorer | None = None, *, turned_copies: bool = False
+    ):
         self.model = model
         self.scorer = scorer
+        self.turned_copies = turned_copies
 
     def fit(self, images: Sequence[Any], y: Any = None) -> Self:
         """Fit the scorer on the patch vectors of normal images."""
         if self.model.image_score == "reweighted":
             raise InputError("image_score='reweighted': only PatchCore itself has it; choose max")
         scorer = BankScorer(self.model.new_bank()) if self.scorer is None else self.scorer
+        images = as_image_list(images)
+        if self.turned_copies:
+            images = with_turned_copies(images)
         extractor = self.model.new_extractor()
-        patches = extractor.extract(as_image_list(images), self._label("memory bank"))
+        patches = extractor.extract(images, self._label("memory bank"))
         self.scorer_ = clone(scorer).fit(patches)
         self.extractor_ = extractor
         self._forget_threshold()
@@ -388,7 +398,7 @@ class ComposedPatchCore(Detector):
         yield from self.extractor_.patches(images, self._label("score"), self._score_batch)
 
     def _score_batch(self, patches: torch.Tensor) -> AnomalyResult:
-        patch_scores = np.float32(self.scorer_.score(patches))
+        patch_scores = self.scorer_.score(patches).astype(np.float32)
         return AnomalyResult(image_scores(patch_scores, self.model.image_score), patch_scores)
 
     def to_maps(self, result: AnomalyResult) -> np.ndarray:
