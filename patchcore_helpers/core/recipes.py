@@ -61,7 +61,7 @@ def _five_soft_banks(model: PatchCore) -> Detector:
 
 
 def _bank_per_layer(model: PatchCore) -> Detector:
-    scorer = BankPerLayer(layer_widths(model), BankScorer(model.new_bank()))
+    scorer = BankPerLayer(layer_widths(model.new_extractor()), BankScorer(model.new_bank()))
     return ComposedPatchCore(model, scorer)
 
 

@@ -31,7 +31,7 @@ from patchcore_helpers.core.detector import (
 )
 from patchcore_helpers.core.distances import as_tensor
 from patchcore_helpers.core.engines import device_beside
-from patchcore_helpers.core.extractor import as_size
+from patchcore_helpers.core.extractor import Extractor, as_size
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
 from patchcore_helpers.core.turned import with_turned_copies
 from patchcore_helpers.core.validation import check_integer, check_real
@@ -330,10 +330,9 @@ class WithPlace(PatchScorer):
         return torch.cat([vectors, places.expand(n_images, -1, -1, -1)], dim=-1)
 
 
-def layer_widths(model: PatchCore) -> list[int]:
-    """How many channels each layer of a model's backbone has; the network sees one gray image."""
-    gray = np.full((64, 64, 3), 128, np.uint8)
-    extractor = model.new_extractor()
+def layer_widths(extractor: Extractor) -> list[int]:
+    """How many channels each layer of a network has; the network sees one gray image."""
+    gray = np.full((*extractor.input_size, 3), 128, np.uint8)
     return [layer.shape[1] for layer in next(iter(extractor.compute_maps([gray])))]
 
 

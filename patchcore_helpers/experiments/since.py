@@ -6,7 +6,7 @@ first patch of the coreset: a page that finds a difference there finds what is n
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from patchcore_helpers.core.ensemble import Unit
 from patchcore_helpers.core.evaluation import median_seconds
 from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.feature_cache import FeatureCache
-from patchcore_helpers.core.patchcore import PatchCore
+from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.scorers import (
     BankPerLayer,
     BankScorer,
@@ -73,6 +73,11 @@ class Settings(ImageSettings):
     place_weight: float = 1.0
     mutual_share: float = 0.3
 
+    @property
+    def backbones(self) -> tuple[str, str]:
+        """Both networks."""
+        return self.backbone, self.second_backbone
+
     def bank(self, seed: int) -> MemoryBank:
         """An empty bank with these settings."""
         return MemoryBank(coreset_ratio=self.coreset_ratio, random_state=seed)
@@ -108,25 +113,16 @@ class Vectors:
     widths: list[int]
 
 
-def load_vectors(settings: Settings, category: str) -> Vectors:
-    """Send the images of a category through both networks."""
-    images = load_images(settings, category)
-    turned = with_turned_copies(images.train)[len(images.train) :]
-    networks = []
-    for backbone in (settings.backbone, settings.second_backbone):
-        extractor = _extractor(settings, backbone)
-        train, test = extractor.extract(images.train), extractor.extract(images.test)
-        networks.append(NetworkVectors(train, test, _milliseconds(extractor, images.test)))
-    first = networks[0]
-    copies = _extractor(settings, settings.backbone).extract(turned)
-    model = PatchCore(settings.backbone, image_size=settings.image_size, engine=settings.engine)
-    return Vectors(
-        labels=images.labels,
-        first=first,
-        second=networks[1],
-        with_turned=np.concatenate([first.train, copies]),
-        widths=layer_widths(model),
-    )
+class Networks(NamedTuple):
+    """The two networks, each compiled once for all categories."""
+
+    first: Extractor
+    second: Extractor
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Networks":
+        """Load the networks that the settings name."""
+        return cls(*(_extractor(settings, name) for name in settings.backbones))
 
 
 def _extractor(settings: Settings, backbone: str) -> Extractor:
@@ -136,6 +132,27 @@ def _extractor(settings: Settings, backbone: str) -> Extractor:
         cache=FeatureCache.of(settings.use_cache or None),
         engine=settings.engine,
         device=settings.device,
+    )
+
+
+def load_vectors(settings: Settings, category: str, networks: Networks) -> Vectors:
+    """Send the images of a category through both networks."""
+    images = load_images(settings, category)
+    turned = with_turned_copies(images.train)[len(images.train) :]
+    first, second = (
+        NetworkVectors(
+            extractor.extract(images.train),
+            extractor.extract(images.test),
+            _milliseconds(extractor, images.test),
+        )
+        for extractor in networks
+    )
+    return Vectors(
+        labels=images.labels,
+        first=first,
+        second=second,
+        with_turned=np.concatenate([first.train, networks.first.extract(turned)]),
+        widths=layer_widths(networks.first),
     )
 
 
@@ -263,25 +280,20 @@ ON_THE_SECOND = ("second network alone", "mutual scores")
 
 
 def measure(
-    settings: Settings,
-    categories: Sequence[str],
-    seeds: Sequence[int],
-    vectors_of: Callable[[str], Vectors] | None = None,
+    settings: Settings, all_vectors: Iterable[tuple[str, Vectors]], seeds: Sequence[int]
 ) -> Measured:
     """Score the test images of some categories by every idea.
 
     Parameters
     ----------
     settings : Settings
-    categories : sequence of str
+    all_vectors : iterable of (category, Vectors)
+        Only one category's vectors are needed at a time: a generator saves memory.
     seeds : sequence of int
         Of the coresets; the images are the same for all. Mutual scores have no seed.
-    vectors_of : callable, optional
-        From a category to its vectors, where some are there already; `load_vectors` by default.
     """
     labels, scores, times = {}, {}, []
-    for category in categories:
-        vectors = vectors_of(category) if vectors_of else load_vectors(settings, category)
+    for category, vectors in all_vectors:
         labels[category] = vectors.labels
         by_seed = [score_ideas(settings, vectors, seed) for seed in seeds]
         mutual = score_mutually(settings, vectors)
@@ -299,6 +311,24 @@ def _network_time(idea: str, vectors: Vectors) -> float:
     if idea in TWO_NETWORKS:
         return vectors.first.milliseconds + vectors.second.milliseconds
     return (vectors.second if idea in ON_THE_SECOND else vectors.first).milliseconds
+
+
+def auroc_table(measured: Measured) -> pd.DataFrame:
+    """Image AUROC of the baseline and every idea: mean over the seeds, by category, and their mean.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by the idea, the baseline first; a column for each category, and "mean".
+    """
+    table = pd.DataFrame(index=[BASELINE, *measured.ideas])
+    for category, labels in measured.labels.items():
+        table[category] = [
+            np.mean([image_auroc(labels, of_seed) for of_seed in measured.scores[idea, category]])
+            for idea in table.index
+        ]
+    table["mean"] = table.mean(axis=1)
+    return table
 
 
 def pairs_of(measured: Measured, idea: str) -> dict[str, Pair]:

@@ -132,10 +132,11 @@ def test_each_layer_has_its_bank():
 
 
 def test_widths_are_those_that_timm_knows():
-    model = small()
-    extractor = model.new_extractor()
+    extractor = small().new_extractor()
     stages = extractor.backbone.network.feature_info
-    assert layer_widths(model) == [stages[layer]["num_chs"] for layer in extractor.backbone.layers]
+    assert layer_widths(extractor) == [
+        stages[layer]["num_chs"] for layer in extractor.backbone.layers
+    ]
 
 
 def test_place_can_count_for_nothing_or_for_all():

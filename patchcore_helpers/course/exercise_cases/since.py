@@ -68,7 +68,7 @@ def blend_weight(
         return Judgement(False, f"return a weight from 0 to 1, not {weight:g}")
     blend = (1 - weight) * first + weight * second
     at_sight, later, one, other = (
-        image_auroc(labels[half], scores[half])
+        float(image_auroc(labels[half], scores[half]) or 0)
         for half, scores in ((seen, blend), (unseen, blend), (unseen, first), (unseen, second))
     )
     remark = (

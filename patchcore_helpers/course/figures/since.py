@@ -37,7 +37,8 @@ def soft_projection(
     """
     figure, ax = plt.subplots(figsize=(8, 3.8))
     nearest = rows[np.linalg.norm(rows - query, axis=1).argmin()]
-    ax.scatter(*rows.T, s=50 + 500 * weights, color=NORMAL, alpha=0.8, label="rows of the bank")
+    sizes = 50 + 500 * weights
+    ax.scatter(rows[:, 0], rows[:, 1], sizes, color=NORMAL, alpha=0.8, label="rows of the bank")
     ax.plot(*np.transpose([query, nearest]), color=ORANGE, label="to the nearest row")
     ax.plot(*np.transpose([query, projection]), color=GREEN, ls="--", label="to the projection")
     ax.plot(*projection, "D", ms=9, color=GREEN)
@@ -64,7 +65,8 @@ def rank_scatter(
     """
     figure, ax = plt.subplots(figsize=(5.2, 4.6))
     for label, name, color, marker in ((0, "good", NORMAL, "o"), (1, "defective", VERMILION, "X")):
-        ax.scatter(*ranks[:, labels == label], s=28, color=color, marker=marker, label=name)
+        x, y = ranks[:, labels == label]
+        ax.scatter(x, y, 28, color=color, marker=marker, label=name)
     ax.plot([0, 1], [1, 0], color="0.6", lw=1, ls=":")
     ax.set(xlabel=f"rank by {names[0]} (share of images)", ylabel=f"rank by {names[1]}")
     ax.set(aspect="equal", title=title)
