@@ -151,15 +151,16 @@ def _draw_gains(ax: Axes, page: pd.DataFrame, ideas: Sequence[str]) -> None:
 def _draw_costs(ax: Axes, milliseconds: pd.Series, ideas: Sequence[str]) -> None:
     costs = milliseconds.reindex(ideas).to_numpy()
     baseline = milliseconds["PatchCore"]
-    ax.barh(range(len(ideas)), costs, 0.55, color="0.75")
+    ax.hlines(range(len(ideas)), baseline, costs, color="0.75", lw=3)
+    ax.plot(costs, range(len(ideas)), "o", ms=8, color="0.3")
     ax.axvline(baseline, color=BLACK, lw=1, ls="--", label=f"PatchCore, {baseline:.0f} ms")
     for y, cost in enumerate(costs):
         ax.annotate(
-            f"{cost:.0f}", (cost, y), xytext=(3, 0), textcoords="offset points", va="center"
+            f"{cost:.0f}", (cost, y), xytext=(7, 0), textcoords="offset points", va="center"
         )
     ax.set(xlabel="milliseconds per image", xscale="log")
     ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set_xlim(baseline / 1.6, 1.5 * costs.max())
+    ax.set_xlim(min(baseline, costs.min()) / 1.4, 1.8 * costs.max())
