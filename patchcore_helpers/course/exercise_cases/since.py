@@ -61,11 +61,13 @@ def mutual_scores() -> Cases:
 def blend_weight(
     answer: Callable[..., Any], *, first: np.ndarray, second: np.ndarray, labels: np.ndarray
 ) -> Judgement:
-    """Chosen on half of the images; right if, on the others, the blend beats both networks."""
+    """Chosen on half of the images; on the others, is it better than a network drawn by lot?"""
     seen, unseen = (np.sort(half) for half in _halves(labels))
     weight = float(answer(first[seen].copy(), second[seen].copy(), labels[seen].copy()))
-    if not 0 <= weight <= 1:
-        return Judgement(False, f"return a weight from 0 to 1, not {weight:g}")
+    if not 0 < weight < 1:
+        return Judgement(
+            False, f"return a weight between 0 and 1, not {weight:g}: that is no blend"
+        )
     blend = (1 - weight) * first + weight * second
     at_sight, later, one, other = (
         float(image_auroc(labels[half], scores[half]) or 0)
@@ -75,7 +77,7 @@ def blend_weight(
         f"with the weight {weight:.2f}, AUROC {at_sight:.3f} on the images that you saw, "
         f"{later:.3f} on the others, where the networks alone have {one:.3f} and {other:.3f}"
     )
-    return Judgement(bool(later > max(one, other)), remark)
+    return Judgement(later > (one + other) / 2, remark)
 
 
 def _halves(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
