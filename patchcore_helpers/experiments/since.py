@@ -6,7 +6,7 @@ first patch of the coreset: a page that finds a difference there finds what is n
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,14 +22,15 @@ from patchcore_helpers.core.evaluation import median_seconds
 from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.feature_cache import FeatureCache
 from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.core.patchcore import as_rows
 from patchcore_helpers.core.scorers import (
     BankPerLayer,
     BankScorer,
-    MedianOfBanks,
     PatchScorer,
     WithPlace,
     layer_widths,
     seeded_banks,
+    soft_distances,
 )
 from patchcore_helpers.core.turned import with_turned_copies
 from patchcore_helpers.data.category import split
@@ -40,8 +41,14 @@ from patchcore_helpers.experiments.statistics import Pair, correct_over_page
 BASELINE = "PatchCore"
 CONTROL = "another seed"
 OTHER_SEED = 1000  # what the control adds to the seed
+SOFT_BANKS = "several soft banks"
+# In which a page shows the ideas; mutual scores follow.
+ORDER = (
+    *(BASELINE, CONTROL, "several banks", "soft projection", SOFT_BANKS, "bank per layer"),
+    *("place", "turned copies", "second network alone", "two networks", "two networks, soft"),
+)
 TIMED_IMAGES = 5
-HELD_OUT = 0.2  # share of the training images that the units of two networks are measured on
+HELD_OUT = 0.2  # share of the training images that standardize two networks
 
 
 @dataclass(frozen=True)
@@ -171,24 +178,73 @@ class Scored(NamedTuple):
     milliseconds: float
 
 
-def one_scorer(settings: Settings, vectors: Vectors, seed: int) -> dict[str, PatchScorer]:
-    """The ideas that are a scorer of the first network's vectors, by name; not fitted."""
-    bank = settings.bank(seed)
-    several = seeded_banks(bank, settings.n_banks)
-    several_soft = seeded_banks(bank, settings.n_banks, soft_rows=settings.soft_rows)
-    return {
-        BASELINE: BankScorer(bank),
-        CONTROL: BankScorer(settings.bank(seed + OTHER_SEED)),
-        "several banks": MedianOfBanks(several),
-        "soft projection": BankScorer(bank, soft_rows=settings.soft_rows),
-        "several soft banks": MedianOfBanks(several_soft),
-        "bank per layer": BankPerLayer(vectors.widths, BankScorer(bank)),
-        "place": WithPlace(BankScorer(bank), weight=settings.place_weight),
+def score_by(scorer: PatchScorer, train: np.ndarray, test: np.ndarray) -> Scored:
+    """Fit a scorer and score images: the largest patch score of each."""
+    scorer.fit(train)
+    start = time.perf_counter()
+    scores = image_scores(scorer.score(test))
+    return Scored(scores, milliseconds_since(start, test))
+
+
+def milliseconds_since(start: float, images: Sized) -> float:
+    """Milliseconds per image."""
+    return 1000 * (time.perf_counter() - start) / len(images)
+
+
+def score_by_banks(
+    settings: Settings, train: np.ndarray, test: np.ndarray, seed: int
+) -> dict[str, Scored]:
+    """Fill several banks once, and read them in four ways.
+
+    Returns
+    -------
+    dict of idea to Scored
+        The baseline, which asks the first bank for the nearest row, and the ideas "several banks",
+        "soft projection" and "several soft banks".
+    """
+    scorers = [scorer.fit(train) for scorer in seeded_banks(settings.bank(seed), settings.n_banks)]
+    ways = {
+        (BASELINE, "several banks"): lambda bank: bank.distances(as_rows(test)),
+        ("soft projection", SOFT_BANKS): lambda bank: soft_distances(
+            bank, test, settings.soft_rows
+        ),
     }
+    found = {}
+    for (of_one, of_several), read in ways.items():
+        start = time.perf_counter()
+        by_bank = np.array([read(scorer.bank_).reshape(test.shape[:3]) for scorer in scorers])
+        milliseconds = milliseconds_since(start, test)
+        found[of_one] = Scored(image_scores(by_bank[0]), milliseconds / len(scorers))
+        found[of_several] = Scored(image_scores(np.median(by_bank, axis=0)), milliseconds)
+    return found
+
+
+def score_networks(settings: Settings, vectors: Vectors, seed: int) -> dict[str, Scored]:
+    """The ideas of `score_by_banks`, and those with a second network.
+
+    To average two networks, their scores are standardized by training images that are held out of
+    banks made for this purpose, as `patchcore_helpers.core.ensemble.Ensemble` does it.
+    """
+    by_network, goods = [], []
+    for network in (vectors.first, vectors.second):
+        count = max(2, round(HELD_OUT * len(network.train)))
+        held_out, others = split(range(len(network.train)), count, seed=seed)
+        by_network.append(score_by_banks(settings, network.train, network.test, seed))
+        goods.append(score_by_banks(settings, network.train[others], network.train[held_out], seed))
+    found = by_network[0].copy()
+    found["second network alone"] = by_network[1][BASELINE]
+    for idea, part in (("two networks", BASELINE), ("two networks, soft", SOFT_BANKS)):
+        standardized = [
+            Unit.of(good[part].scores).standardize(scored[part].scores)
+            for good, scored in zip(goods, by_network, strict=True)
+        ]
+        milliseconds = sum(scored[part].milliseconds for scored in by_network)
+        found[idea] = Scored(np.mean(standardized, axis=0), milliseconds)
+    return found
 
 
 def score_ideas(settings: Settings, vectors: Vectors, seed: int) -> dict[str, Scored]:
-    """Image scores by every idea, for one seed of the coresets.
+    """Image scores by every idea that has a bank, for one seed of the coresets.
 
     Parameters
     ----------
@@ -199,46 +255,20 @@ def score_ideas(settings: Settings, vectors: Vectors, seed: int) -> dict[str, Sc
     Returns
     -------
     dict of idea to Scored
+        In the order in which a page shows them; the baseline first.
     """
-    scorers = one_scorer(settings, vectors, seed)
-    found = {
-        idea: score_by(scorer, vectors.first.train, vectors.first.test)
-        for idea, scorer in scorers.items()
-    }
+    by_networks = score_networks(settings, vectors, seed)
+    train, test = vectors.first.train, vectors.first.test
+    bank = settings.bank(seed)
     quarter = replace(settings, coreset_ratio=settings.coreset_ratio / 4).bank(seed)
-    found["turned copies"] = score_by(BankScorer(quarter), vectors.with_turned, vectors.first.test)
-    found["second network alone"] = score_by(
-        scorers[BASELINE], vectors.second.train, vectors.second.test
-    )
-    found["two networks"] = score_by_both(scorers[BASELINE], vectors, seed)
-    found["two networks, soft"] = score_by_both(scorers["several soft banks"], vectors, seed)
-    return found
-
-
-def score_by(scorer: PatchScorer, train: np.ndarray, test: np.ndarray) -> Scored:
-    """Fit a scorer and score images: the largest patch score of each."""
-    scorer.fit(train)
-    start = time.perf_counter()
-    scores = image_scores(scorer.score(test))
-    return Scored(scores, 1000 * (time.perf_counter() - start) / len(test))
-
-
-def score_by_both(scorer: PatchScorer, vectors: Vectors, seed: int) -> Scored:
-    """The mean of two networks' image scores, each in its own unit; see `Ensemble`."""
-    standardized, milliseconds = [], 0.0
-    for network in (vectors.first, vectors.second):
-        unit = unit_of(scorer, network.train, seed)
-        scored = score_by(scorer, network.train, network.test)
-        standardized.append(unit.standardize(scored.scores))
-        milliseconds += scored.milliseconds
-    return Scored(np.mean(standardized, axis=0), milliseconds)
-
-
-def unit_of(scorer: PatchScorer, train: np.ndarray, seed: int) -> Unit:
-    """Mean and spread of the image scores of training images that are held out of the bank."""
-    count = max(2, round(HELD_OUT * len(train)))
-    held_out, others = split(range(len(train)), count, seed=seed)
-    return Unit.of(score_by(scorer, train[others], train[held_out]).scores)
+    of_first_network = {
+        CONTROL: score_by(BankScorer(settings.bank(seed + OTHER_SEED)), train, test),
+        "bank per layer": score_by(BankPerLayer(vectors.widths, BankScorer(bank)), train, test),
+        "place": score_by(WithPlace(BankScorer(bank), weight=settings.place_weight), train, test),
+        "turned copies": score_by(BankScorer(quarter), vectors.with_turned, test),
+    }
+    found = by_networks | of_first_network
+    return {idea: found[idea] for idea in ORDER}
 
 
 def score_mutually(settings: Settings, vectors: Vectors) -> Scored:
@@ -248,8 +278,7 @@ def score_mutually(settings: Settings, vectors: Vectors) -> Scored:
     """
     start = time.perf_counter()
     scores = image_scores(mutual_patch_scores(vectors.second.test, settings.mutual_share))
-    seconds = time.perf_counter() - start
-    return Scored(scores, 1000 * seconds / len(vectors.labels))
+    return Scored(scores, milliseconds_since(start, scores))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from patchcore_helpers import MemoryBank, PatchCore, load_category
 from patchcore_helpers.core.batch_scores import mutual_patch_scores
 from patchcore_helpers.core.ensemble import Ensemble
-from patchcore_helpers.core.scorers import BankScorer
+from patchcore_helpers.core.scorers import BankScorer, MedianOfBanks, seeded_banks
 from patchcore_helpers.course import figures
 from patchcore_helpers.experiments import since
 
@@ -103,9 +103,26 @@ def test_two_networks_are_the_ensemble_of_the_package():
         extractor = part.new_extractor()
         train, test = (extractor.extract(images) for images in (category.train, category.test))
         networks.append(since.NetworkVectors(train, test, 0.0))
-    vectors = since.Vectors(category.labels, *networks, networks[0].train, [1])
-    scored = since.score_by_both(BankScorer(SETTINGS.bank(2)), vectors, seed=2)
+    vectors = since.Vectors(category.labels, *networks, networks[0].train, [])
+    scored = since.score_networks(SETTINGS, vectors, seed=2)["two networks"]
     np.testing.assert_allclose(scored.scores, ensemble.anomaly_scores(category.test), rtol=1e-3)
+
+
+def test_banks_that_are_read_in_four_ways_are_those_of_the_scorers():
+    vectors = artificial(4)
+    train, test = vectors.first.train, vectors.first.test
+    bank = SETTINGS.bank(9)
+    scorers = {
+        since.BASELINE: BankScorer(bank),
+        "several banks": MedianOfBanks(seeded_banks(bank, 3)),
+        "soft projection": BankScorer(bank, soft_rows=5),
+        since.SOFT_BANKS: MedianOfBanks(seeded_banks(bank, 3, soft_rows=5)),
+    }
+    found = since.score_by_banks(SETTINGS, train, test, 9)
+    assert found.keys() == scorers.keys()
+    for idea, scorer in scorers.items():
+        expected = since.score_by(scorer, train, test).scores
+        np.testing.assert_array_equal(found[idea].scores, expected)
 
 
 def test_the_forest_draws_the_page(measured):
