@@ -95,7 +95,7 @@ class NetworkVectors(NamedTuple):
 
     train: np.ndarray
     test: np.ndarray
-    milliseconds: float  # per image, from the picture to its patch vectors
+    milliseconds: float  # per image, from the picture to its feature maps
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,11 @@ def load_vectors(settings: Settings, category: str, networks: Networks) -> Vecto
 
 
 def _milliseconds(extractor: Extractor, samples: Sequence) -> float:
-    """Median time from a picture to its patch vectors, with the network really at work."""
-    uncached = extractor.resized(*extractor.input_size)
-    uncached.cache = None
-    times = [median_seconds(uncached.extract, [s], repeats=1) for s in samples[:TIMED_IMAGES]]
+    """Median time from a picture to its feature maps, past the cache."""
+    times = [
+        median_seconds(lambda sample: list(extractor.compute_maps([sample])), sample, repeats=1)
+        for sample in samples[:TIMED_IMAGES]
+    ]
     return 1000 * float(np.median(times))
 
 
@@ -290,7 +291,7 @@ class Measured:
     labels : dict of category to int array of shape (n,)
     scores : dict of (idea, category) to float array of shape (seeds, n)
     milliseconds : DataFrame
-        Columns idea, category, network (time from the picture to patch vectors) and scoring, per
+        Columns idea, category, network (from the picture to feature maps) and scoring, per
         image.
     """
 
