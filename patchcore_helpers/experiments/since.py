@@ -48,6 +48,7 @@ ORDER = (
     *("place", "turned copies", "second network alone", "two networks", "two networks, soft"),
 )
 TIMED_IMAGES = 5
+BATCH_SIZE = 8  # two networks at work take much memory
 HELD_OUT = 0.2  # share of the training images that standardize two networks
 
 
@@ -139,6 +140,7 @@ def _extractor(settings: Settings, backbone: str) -> Extractor:
         cache=FeatureCache.of(settings.use_cache or None),
         engine=settings.engine,
         device=settings.device,
+        batch_size=BATCH_SIZE,
     )
 
 
@@ -333,6 +335,7 @@ def measure(
             scores[idea, category] = np.array([found[idea].scores for found in by_seed])
             scoring = float(np.median([found[idea].milliseconds for found in by_seed]))
             times.append((idea, category, _network_time(idea, vectors), scoring))
+        del vectors  # before the next category's are loaded
     columns = ["idea", "category", "network", "scoring"]
     return Measured(labels, scores, pd.DataFrame(times, columns=columns))
 
