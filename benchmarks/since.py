@@ -1,6 +1,6 @@
 """What the recommended ideas since 2022 gain and cost, with the package's default settings.
 
-    python -m benchmarks.since [--seeds 5] [--recipes two_networks five_soft_banks]
+    python -m benchmarks.since [--seeds 5] [--recipes two_networks]
 
 Image AUROC on elpv/mono and elpv/poly, as `patchcore-course evaluate NAME --seed S --recipe R`
 measures it: split and coresets by the seed, 200 training images, 200 good and all surely defective
@@ -27,7 +27,7 @@ from patchcore_helpers.experiments.statistics import correct_over_page
 
 NAMES = ["elpv/mono", "elpv/poly"]
 DEFAULT = "default"
-RECIPES = ["two_networks", "five_soft_banks"]
+RECIPES = ["two_networks"]
 TIMED_IMAGES = 20
 
 
