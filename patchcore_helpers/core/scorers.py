@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
@@ -139,7 +140,7 @@ def soft_distances(
     --------
     >>> bank = MemoryBank(coreset_ratio=1.0).fit(np.array([[0.0, 0.0], [2.0, 0.0]]))
     >>> between = np.array([1.0, 0.5]).reshape(1, 1, 1, 2)
-    >>> bank.distances(between.reshape(1, 2)).round(2), soft_distances(bank, between, 2)
+    >>> bank.distances(between.reshape(1, 2)).round(2), soft_distances(bank, between, 2).round(2)
     (array([1.12], dtype=float32), array([0.5], dtype=float32))
     """
     vectors = as_rows(as_tensor(patches)).cpu().numpy()
@@ -148,10 +149,13 @@ def soft_distances(
     temperature = np.median(squared, axis=1, keepdims=True).clip(SMALLEST)
     weights = softmax((-squared / temperature).reshape(distances.shape), axis=1)
 
-    projection = np.zeros_like(vectors)
-    for place in range(distances.shape[1]):  # row by row: all at once would take much memory
-        projection += weights[:, place, None] * bank.vectors_[nearest[:, place]]
-    return np.linalg.norm(vectors - projection, axis=1)
+    projection = F.embedding_bag(  # a weighted sum of rows, without a copy of all of them
+        torch.from_numpy(nearest),
+        torch.from_numpy(bank.vectors_),
+        per_sample_weights=torch.from_numpy(weights.astype(np.float32)),
+        mode="sum",
+    )
+    return (torch.from_numpy(vectors) - projection).norm(dim=1).numpy()
 
 
 class MedianOfBanks(PatchScorer):
