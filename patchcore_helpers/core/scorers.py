@@ -143,7 +143,7 @@ def soft_distances(
     >>> bank.distances(between.reshape(1, 2)).round(2), soft_distances(bank, between, 2).round(2)
     (array([1.12], dtype=float32), array([0.5], dtype=float32))
     """
-    vectors = as_rows(as_tensor(patches)).cpu().numpy()
+    vectors = as_rows(as_tensor(patches)).float().cpu().numpy()
     distances, nearest = bank.nearest(vectors, soft_rows)
     squared = np.square(distances).reshape(len(patches), -1)  # all those of an image in one row
     temperature = np.median(squared, axis=1, keepdims=True).clip(SMALLEST)

@@ -152,9 +152,9 @@ def test_place_can_count_for_nothing_or_for_all():
 
 def test_a_place_counts_as_much_as_it_says():
     train = np.zeros((1, 2, 1, 1), np.float32)
-    train[0, 1] = 2  # a spread of 1
-    test = train[:, ::-1]  # each patch is where the other belongs: 2 away, or one image side
-    for weight, expected in [(0.5, 0.5), (1.5, 1.5), (3.0, 2.0)]:
+    train[0, 1] = 6  # a spread of 3
+    test = train[:, ::-1]  # each patch is where the other belongs: 6 away, or one image side
+    for weight, expected in [(0.5, 1.5), (1.5, 4.5), (3.0, 6.0)]:
         model = WithPlace(BankScorer(ALL_ROWS), weight=weight).fit(train)
         np.testing.assert_allclose(model.score(test).ravel(), [expected] * 2, rtol=1e-5)
 
