@@ -48,7 +48,7 @@ ORDER = (
     *("place", "turned copies", "second network alone", "two networks", "two networks, soft"),
 )
 TIMED_IMAGES = 5
-BATCH_SIZE = 8  # two networks at work take much memory
+BATCH_SIZE = 4  # two networks at work take much memory
 HELD_OUT = 0.2  # share of the training images that standardize two networks
 
 
@@ -108,8 +108,8 @@ class Vectors:
     labels : int array of shape (n_test,)
     first, second : NetworkVectors
         Of the backbone and of the second backbone.
-    with_turned : float32 array
-        The first network's vectors of the training images and of their turned copies.
+    turned : float32 array
+        The first network's vectors of the turned copies of the training images.
     widths : list of int
         Channels of the first network's layers.
     """
@@ -117,7 +117,7 @@ class Vectors:
     labels: np.ndarray
     first: NetworkVectors
     second: NetworkVectors
-    with_turned: np.ndarray
+    turned: np.ndarray
     widths: list[int]
 
 
@@ -160,7 +160,7 @@ def load_vectors(settings: Settings, category: str, networks: Networks) -> Vecto
         labels=images.labels,
         first=first,
         second=second,
-        with_turned=np.concatenate([first.train, networks.first.extract(turned)]),
+        turned=networks.first.extract(turned),
         widths=layer_widths(networks.first),
     )
 
@@ -268,7 +268,9 @@ def score_ideas(settings: Settings, vectors: Vectors, seed: int) -> dict[str, Sc
         CONTROL: score_by(BankScorer(settings.bank(seed + OTHER_SEED)), train, test),
         "bank per layer": score_by(BankPerLayer(vectors.widths, BankScorer(bank)), train, test),
         "place": score_by(WithPlace(BankScorer(bank), weight=settings.place_weight), train, test),
-        "turned copies": score_by(BankScorer(quarter), vectors.with_turned, test),
+        "turned copies": score_by(
+            BankScorer(quarter), np.concatenate([train, vectors.turned]), test
+        ),
     }
     found = by_networks | of_first_network
     return {idea: found[idea] for idea in ORDER}

@@ -33,7 +33,7 @@ def artificial(seed=0, n_train=8, n_test=10):
         )
         test[labels == 1, 0, 1] += 3
         networks.append(since.NetworkVectors(train, test, milliseconds=5.0))
-    turned = np.concatenate([networks[0].train, np.rot90(networks[0].train, axes=(1, 2))])
+    turned = np.rot90(networks[0].train, axes=(1, 2))
     return since.Vectors(labels, *networks, turned, widths=[2, 4])
 
 
