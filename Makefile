@@ -57,6 +57,7 @@ bench: setup-dev  ## measure the timed claims side by side; an hour or two on an
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.full
+	$(BIN)/python -m benchmarks.since
 	$(BIN)/python -m benchmarks.peer
 	$(BIN)/python -m benchmarks.peer --parts extract --isa avx2
 	$(BIN)/python -m benchmarks.peer --parts extract --busy

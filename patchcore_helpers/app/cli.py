@@ -29,7 +29,7 @@ COMMANDS = {
     "predict": "judge images by a saved memory bank",
     "fetch-weights": "bring weights into the hub's cache",
     "cache": "show or empty the cache of features and weights",
-    "list": "list known categories and backbones",
+    "list": "list known categories, backbones and recipes",
 }
 
 

@@ -13,10 +13,11 @@ from helpers.command import COMMAND, TINY_OPTIONS, tiny_model
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from patchcore_helpers import PatchCore, load_category
+from patchcore_helpers import InputError, PatchCore, load_category
 from patchcore_helpers.app.cli import COMMANDS
 from patchcore_helpers.app.commands.evaluate import detector_for
 from patchcore_helpers.core.backbones import REGISTRY
+from patchcore_helpers.core.recipes import RECIPES
 from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore
 from patchcore_helpers.data.category import Category
 from patchcore_helpers.data.elpv import load_elpv_folds
@@ -188,6 +189,22 @@ def test_options_reach_the_model(monkeypatch, run):
     }
 
 
+def test_evaluate_by_a_recipe(run, refused, folder):
+    words = ("evaluate", folder, *TINY_OPTIONS, "--json")
+    plain = json.loads(run(*words)[1][0])
+    status, output, _ = run(*words, "--recipe", "five_soft_banks")
+    results = json.loads(output[-1])
+    assert status == 0 and list(results) == KEYS
+    assert results["bank_size"] == 5 * plain["bank_size"]
+    line = refused(*words, "--recipe", "six_banks")
+    assert "recipe='six_banks'" in line and "five_banks" in line
+
+
+def test_a_recipe_is_not_for_strips():
+    with pytest.raises(InputError, match="--recipe five_banks: not for strips of fabric"):
+        detector_for(Category("aitex/04", [], []), {}, cache=False, recipe="five_banks")
+
+
 def test_the_detector_suits_the_category():
     parameters = {"backbone": "test_resnet", "n_neighbors": 2, "random_state": 5}
     strips = detector_for(Category("aitex/04", [], []), parameters, cache=True)
@@ -219,7 +236,7 @@ def test_list(run):
     status, output, errors = run("list")
     text = "\n".join(output)
     assert (status, errors) == (0, [])
-    assert all(f"  {name} " in text for name in REGISTRY)
+    assert all(f"  {name} " in text for name in (*REGISTRY, *RECIPES))
     assert "elpv/mono" in text and "elpv/poly" in text
 
 

@@ -6,10 +6,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from patchcore_helpers.app.model_options import add_model_arguments, model_parameters
+from patchcore_helpers.errors import InputError
 
 if TYPE_CHECKING:
-    from patchcore_helpers.core.patchcore import PatchCore
-    from patchcore_helpers.core.strips import StripPatchCore
+    from patchcore_helpers.core.detector import Detector
     from patchcore_helpers.data.category import Category
 
 
@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "n_test and the seconds are totals (random)",
     )
     add("--good", metavar="NAME", help="sub-folder of a folder's normal images")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="an idea since 2022, or several, such as five_soft_banks; patchcore-course list names "
+        "them (PatchCore as published)",
+    )
     add("--json", action="store_true", help="print one object on a single line")
     add("--no-cache", action="store_true", help="compute all features again")
     add_model_arguments(parser)
@@ -41,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     from patchcore_helpers.data.catalog import load_category
 
     category = load_category(args.category, data_dir=args.data_dir, seed=args.seed, good=args.good)
-    detector = detector_for(category, model_parameters(args), cache=not args.no_cache)
+    detector = detector_for(
+        category, model_parameters(args), cache=not args.no_cache, recipe=args.recipe
+    )
     results, _ = evaluate(category, detector)
     unmasked = sum(not sample.has_mask for sample in category.test)
     if unmasked and results["pixel_auroc"] is not None:
@@ -68,7 +76,9 @@ def run_by_stretch(args: argparse.Namespace) -> int:
     from patchcore_helpers.data.elpv import load_elpv_folds
 
     folds = load_elpv_folds(args.category, seed=args.seed)
-    detector = detector_for(folds[0], model_parameters(args), cache=not args.no_cache)
+    detector = detector_for(
+        folds[0], model_parameters(args), cache=not args.no_cache, recipe=args.recipe
+    )
     results, auroc, _ = evaluate_folds(folds, detector)
     print(
         f"image_auroc: mean over {len(folds)} stretches of files, which stand in for modules; 95 % "
@@ -89,8 +99,8 @@ def print_results(results: dict[str, Any], *, as_json: bool) -> None:
 
 
 def detector_for(
-    category: "Category", parameters: dict[str, Any], *, cache: bool
-) -> "PatchCore | StripPatchCore":
+    category: "Category", parameters: dict[str, Any], *, cache: bool, recipe: str | None = None
+) -> "Detector":
     """The detector that suits a category.
 
     Parameters
@@ -102,10 +112,21 @@ def detector_for(
         Parameters of PatchCore; they override those settings.
     cache : bool
         Whether features are kept on disk; those of strips never are.
+    recipe : str, optional
+        One of `patchcore_helpers.core.recipes.RECIPES`; by default PatchCore as it is.
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe, or if it is meant for strips.
     """
     from patchcore_helpers.core.patchcore import PatchCore
+    from patchcore_helpers.core.recipes import make_detector
     from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore
 
     if category.name.startswith("aitex/"):
+        if recipe:
+            raise InputError(f"--recipe {recipe}: not for strips of fabric; leave it out")
         return StripPatchCore(PatchCore(**{**STRIP_SETTINGS, **parameters}))
-    return PatchCore(cache=cache, **parameters)
+    model = PatchCore(cache=cache, **parameters)
+    return make_detector(recipe, model) if recipe else model

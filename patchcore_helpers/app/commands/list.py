@@ -1,4 +1,4 @@
-"""`patchcore-course list`: the categories and backbones that are known by name."""
+"""`patchcore-course list`: the categories, backbones and recipes that are known by name."""
 
 import argparse
 
@@ -10,6 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print them."""
     from patchcore_helpers.core.backbones import REGISTRY
+    from patchcore_helpers.core.recipes import RECIPES
     from patchcore_helpers.data.catalog import category_names
 
     print("categories (or a folder of images):")
@@ -19,4 +20,7 @@ def run(args: argparse.Namespace) -> int:
     for name, spec in REGISTRY.items():
         source = f"package {spec.package}" if spec.package else "hub"
         print(f"  {name:20} {spec.timm_name:34} weights: {source}, {spec.license}")
+    print("recipes (evaluate --recipe):")
+    for name, recipe in RECIPES.items():
+        print(f"  {name:20} {recipe.description}")
     return 0

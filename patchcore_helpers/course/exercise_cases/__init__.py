@@ -18,6 +18,7 @@ from patchcore_helpers.course.exercise_cases import (
     coreset,
     introduction,
     sampling,
+    since,
     tiling,
     unfolding,
 )
@@ -30,4 +31,5 @@ MODULES: dict[str, ModuleType] = {
     "05_exp2_adaptive_coreset": sampling,
     "06_exp3_faiss_compression": compression,
     "07_aitex_tiling": tiling,
+    "09_since_2022": since,
 }

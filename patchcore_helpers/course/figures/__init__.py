@@ -3,7 +3,7 @@
 The figures of the experiments are in modules of their own: ``figures.exp1.comparison(...)``.
 """
 
-from patchcore_helpers.course.figures import compression, exp1, exp2, exp3
+from patchcore_helpers.course.figures import compression, exp1, exp2, exp3, since
 from patchcore_helpers.course.figures.bank import pipeline
 from patchcore_helpers.course.figures.coverage import (
     bank_size_curves,
@@ -80,6 +80,7 @@ __all__ = [
     "scores",
     "scores_to_map",
     "seam_pictures",
+    "since",
     "splits",
     "strip_maps",
     "strip_tiles",
