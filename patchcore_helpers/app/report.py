@@ -7,16 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import numpy as np
 import pandas as pd
 import yaml
 
-from patchcore_helpers.app.pictures import heat_map_picture, picture_name
+from patchcore_helpers.app.pictures import heat_map_picture
 from patchcore_helpers.app.verdicts import ALARM, verdict_word
+from patchcore_helpers.app.workbench import (
+    Curve,
+    Explanation,
+    as_base64,
+    as_data_uri,
+    draw_curve,
+    explain,
+    page_numbers,
+    regions_table,
+)
 from patchcore_helpers.core.detector import AnomalyResult
 from patchcore_helpers.core.intervals import auroc_interval
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.patchcore import PatchCore
+from patchcore_helpers.core.regions import anomalous_regions
 from patchcore_helpers.core.threshold import conformal_threshold, false_alarm_interval
 from patchcore_helpers.data.category import Category
 from patchcore_helpers.data.folder import load_folder
@@ -36,6 +48,13 @@ COLUMNS = {
     "verdict": "alarm if the score is above the threshold, else ok",
 }
 
+REGION_COLUMNS = {
+    "path": "the image file",
+    "left, top, right, bottom": "a box around the region, in pixels of the image file",
+    "area": "of all patches of the region, as a share of the image",
+    "peak": "the highest patch score in the region",
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -53,22 +72,33 @@ class Picture:
     ----------
     rank : int
         1 for the highest score.
-    file : str
-        Below the report's folder.
+    data : str
+        The image and its heat map side by side, as a data URI.
     image : str
         The image's path below the user's folder.
     kind : str
         "good" or the name of the defect.
+    label : int
+        What the folder says: 0 normal, 1 defective.
     score : float
     verdict : "alarm" or "ok"
+    patch_scores : str
+        Of all patches, as `as_base64` writes them.
+    grid : (rows, columns)
+        Patches in the image.
+    why : Explanation
     """
 
     rank: int
-    file: str
+    data: str
     image: str
     kind: str
+    label: int
     score: float
     verdict: str
+    patch_scores: str
+    grid: tuple[int, int]
+    why: Explanation
 
     @property
     def score_text(self) -> str:
@@ -92,6 +122,12 @@ class Report:
         What a reader must know: what was left out, a rate that was raised.
     pictures : list of Picture
         The highest score first.
+    numbers : dict
+        What the page computes with; see `page_numbers`.
+    has_regions : bool
+        Whether an alarm means that some patch is above the threshold, so that regions can be shown.
+    curve : Curve or None
+        How results change with the number of normal images.
     settings : dict
     """
 
@@ -101,6 +137,9 @@ class Report:
     findings: list[Finding]
     notes: list[str]
     pictures: list[Picture]
+    numbers: dict[str, Any]
+    has_regions: bool
+    curve: Curve | None
     settings: dict[str, Any]
 
     @property
@@ -136,9 +175,10 @@ def write_report(
 ) -> Report:
     """Fit PatchCore on a folder of images and write a report that a browser opens.
 
-    The folder is only read. The report's folder appears when it is complete: ``index.html``,
-    ``scores.csv`` (ranked), ``heatmaps/``, ``bank.safetensors`` (with its threshold), and
-    ``parameters.yaml`` for notebook 1. An earlier report of that name is replaced. If the
+    The folder is only read. The report's folder appears when it is complete: ``index.html``, one
+    page that needs nothing beside it; ``scores.csv`` (ranked); ``regions.csv``, where in the images
+    the anomalies are; ``bank.safetensors`` (with its threshold); and ``parameters.yaml`` for
+    notebook 1. An earlier report of that name is replaced. If the
     calibration images are too few for the false-alarm rate, the smallest rate that they allow is
     used and reported in `notes`.
 
@@ -156,7 +196,7 @@ def write_report(
     seed : int
         Seed of the train/test split.
     pictures : int
-        Largest number of heat maps, from the highest score down. There are fewer if there are fewer
+        Largest number of pictures, from the highest score down. There are fewer if there are fewer
         alarms, but at least `PICTURES_WITHOUT_ALARM`.
 
     Returns
@@ -197,12 +237,14 @@ def write_report(
             images=describe_images(category),
             findings=describe_findings(category, model, result.scores, rate),
             notes=describe_exceptions(category, false_alarm_rate, rate, len(shown)),
-            pictures=save_pictures(files, folder, category, model, shown, normal, result),
+            pictures=make_pictures(folder, category, model, shown, normal, result),
+            numbers=page_numbers(ranking, normal.scores, model),
+            has_regions=has_regions(model),
+            curve=draw_curve(category, model, seed),
             settings=describe_settings(folder, model),
         )
-        ranking.to_csv(
-            files / "scores.csv", index=False, lineterminator="\n", errors="surrogateescape"
-        )
+        write_table(ranking, files / "scores.csv")
+        write_table(find_regions(category, model, ranking, result), files / "regions.csv")
         model.save(files / report.bank.name)
         parameters = notebook_parameters(category, folder, good, model, rate, seed)
         (files / report.parameters.name).write_text(parameters, "utf-8")
@@ -240,8 +282,31 @@ def rank_images(category: Category, scores: np.ndarray, threshold: float) -> pd.
     return table.sort_values("score", ascending=False, kind="stable")
 
 
-def save_pictures(
-    files: Path,
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """A table as CSV; file names keep the bytes that they have, valid text or not."""
+    table.to_csv(path, index=False, lineterminator="\n", errors="surrogateescape")
+
+
+def has_regions(model: PatchCore) -> bool:
+    """Whether the threshold of image scores is one of patch scores, too."""
+    return model.image_score == "max"
+
+
+def find_regions(
+    category: Category, model: PatchCore, ranking: pd.DataFrame, result: AnomalyResult
+) -> pd.DataFrame:
+    """Where the images that alarm are above the threshold, in pixels of the image files."""
+    alarms = ranking[ranking["verdict"] == ALARM] if has_regions(model) else ranking.head(0)
+    rows: list[dict[str, Any]] = []
+    for position, path in alarms["path"].items():
+        width, height = category.test[position].read().size
+        grid = result.patch_scores[position]
+        regions = anomalous_regions(grid, model.threshold_, (height, width))
+        rows += [{"path": path, **region._asdict()} for region in regions]
+    return regions_table(rows)
+
+
+def make_pictures(
     folder: Path,
     category: Category,
     model: PatchCore,
@@ -249,18 +314,28 @@ def save_pictures(
     normal: AnomalyResult,
     result: AnomalyResult,
 ) -> list[Picture]:
-    """Save the pictures of ranked test images below ``heatmaps/``, all on one color scale."""
-    (files / "heatmaps").mkdir()
+    """The pictures of ranked test images, all on one color scale."""
     (highest,) = model.to_maps(result.select([int(result.scores.argmax())]))
     limits = float(np.median(normal.patch_scores)), float(highest.max())
+    explanations = explain(model, category, result, list(ranking.index))
     pictures = []
-    for rank, row in enumerate(ranking.itertuples(), 1):
-        sample = category.test[row.Index]
-        file = f"heatmaps/{picture_name(rank, Path(sample.source))}"
+    for rank, (row, why) in enumerate(zip(ranking.itertuples(), explanations, strict=True), 1):
         (values,) = model.to_maps(result.select([row.Index]))
-        heat_map_picture(sample.read(), values, limits).save(files / file)
-        image = os.path.relpath(row.path, os.path.abspath(folder))
-        pictures.append(Picture(rank, file, image, row.kind, row.score, row.verdict))
+        grid = np.asarray(result.patch_scores[row.Index])
+        pictures.append(
+            Picture(
+                rank=rank,
+                data=as_data_uri(heat_map_picture(category.test[row.Index].read(), values, limits)),
+                image=os.path.relpath(row.path, os.path.abspath(folder)),
+                kind=row.kind,
+                label=row.label,
+                score=row.score,
+                verdict=row.verdict,
+                patch_scores=as_base64(grid),
+                grid=grid.shape,
+                why=why,
+            )
+        )
     return pictures
 
 
@@ -390,13 +465,26 @@ def render_page(report: Report) -> str:
     environment.filters["prose"] = lambda text: text.replace(" %", f"{NO_BREAK_SPACE}%")
     environment.filters["shell_quote"] = lambda path: shlex.quote(str(path))
     template = environment.get_template("report.html.jinja")
-    return template.render(report=report, columns=COLUMNS)
+    return template.render(
+        report=report,
+        columns=COLUMNS,
+        region_columns=REGION_COLUMNS,
+        style=page_part("report.css"),
+        script=page_part("report.js"),
+    )
 
 
-def as_page_text(value: object) -> str:
+def page_part(name: str) -> markupsafe.Markup:
+    """A file of this package that goes into the page as it is."""
+    return markupsafe.Markup((Path(__file__).parent / name).read_text("utf-8"))
+
+
+def as_page_text(value: object) -> object:
     """A value as printable text for the page, no-break spaces included.
 
     >>> as_page_text("a\\tb.png")
     'a\\\\tb.png'
     """
+    if isinstance(value, markupsafe.Markup):
+        return value
     return NO_BREAK_SPACE.join(one_line(part) for part in str(value).split(NO_BREAK_SPACE))

@@ -231,6 +231,38 @@ class Interval(NamedTuple):
         return "no difference shown"
 
 
+def share_interval(
+    count: ArrayLike, total: int, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of a share that was seen `count` times among `total` (Clopper and Pearson 1934).
+
+    Exact in that it never covers less than `confidence`, however few there are.
+
+    Parameters
+    ----------
+    count : int or array of int, from 0 to `total`
+    total : int
+        At least 1.
+    confidence : float in (0, 1)
+
+    Returns
+    -------
+    low, high : float array of the shape of `count`
+
+    Examples
+    --------
+    >>> low, high = share_interval([0, 2], 20)
+    >>> low.round(3).tolist(), high.round(3).tolist()
+    ([0.0, 0.012], [0.168, 0.317])
+    """
+    count = np.asarray(count, dtype=float)
+    tail = (1 - confidence) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(count > 0, stats.beta.ppf(tail, count, total - count + 1), 0.0)
+        high = np.where(count < total, stats.beta.ppf(1 - tail, count + 1, total - count), 1.0)
+    return low, high
+
+
 def delong_components(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """DeLong's structural components of the AUROC: what each image contributes to it.
 

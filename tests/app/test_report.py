@@ -1,17 +1,24 @@
 """The command new: a report that opens in a browser and says what its files say."""
 
 import csv
+import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 from html.parser import HTMLParser
-from urllib.parse import unquote
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from helpers.command import COMMAND, HOSTILE_NAMES, TINY_OPTIONS, tiny_model, write_image
+from PIL import Image
+from scipy import ndimage
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
 
 from patchcore_helpers import InputError, PatchCore, load_category
 from patchcore_helpers.app.report import (
@@ -21,6 +28,7 @@ from patchcore_helpers.app.report import (
     smallest_rate,
     write_report,
 )
+from patchcore_helpers.data.images import read_image
 
 pytestmark = pytest.mark.long  # a report is made first
 
@@ -87,7 +95,7 @@ def test_what_a_report_holds(report, rows, user_folder):
     root, done = report
     files = {path.name for path in root.iterdir()} - {".patchcore-course"}
     assert files == {
-        *("index.html", "scores.csv", "heatmaps", "bank.safetensors", "parameters.yaml")
+        *("index.html", "scores.csv", "regions.csv", "bank.safetensors", "parameters.yaml")
     }
     category = load_category(user_folder)
     n_train, n_calibration = len(category.train), len(category.calibration)
@@ -141,6 +149,44 @@ def test_the_page_says_what_the_table_says(page, rows):
     assert page.text_in["th"][: len(COLUMNS)] == list(COLUMNS)
 
 
+def test_regions_are_those_of_the_patch_scores(report, rows):
+    """One box or more for an alarm, none for the others, at the place of the highest patch."""
+    root, _ = report
+    model = PatchCore.load(root / "bank.safetensors")
+    with (root / "regions.csv").open(newline="", encoding="utf-8") as file:
+        regions = list(csv.DictReader(file))
+    alarms = [row["path"] for row in rows if row["verdict"] == "alarm"]
+    assert alarms and {region["path"] for region in regions} == set(alarms)
+    for path in alarms:
+        width, height = read_image(path).size
+        (grid,) = model.patch_scores([path])
+        row, column = np.unravel_index(grid.argmax(), grid.shape)
+        first = next(region for region in regions if region["path"] == path)
+        x, y = (column + 0.5) * width / grid.shape[1], (row + 0.5) * height / grid.shape[0]
+        assert float(first["left"]) < x < float(first["right"])
+        assert float(first["top"]) < y < float(first["bottom"])
+        assert float(first["peak"]) == pytest.approx(grid.max(), rel=1e-5)
+
+
+def test_the_nearest_normal_patch_is_named(report, page, user_folder):
+    """By brute force: the training image with the vector nearest to the worst patch."""
+    root, _ = report
+    category = load_category(user_folder).with_calibration(seed=0)
+    model = tiny_model().fit(category.train)
+    names = [
+        text.split("in ")[1].split(", is ")[0] for text in page.text_in["span"] if "why" in text
+    ]
+    with (root / "scores.csv").open(newline="", encoding="utf-8") as file:
+        paths = [row["path"] for row in csv.DictReader(file)]
+    kept = model.bank_.vectors_
+    for path, name in list(zip(paths, names, strict=True))[:5]:
+        (grid,) = model.patch_scores([path])
+        vectors = np.asarray(model.extractor_.extract([path])).reshape(grid.size, -1)
+        nearest = np.linalg.norm(kept - vectors[grid.argmax()], axis=1).argmin()
+        image = model.origin([nearest])[0, 0]
+        assert name == Path(category.train[image].source).name
+
+
 def test_the_commands_on_the_page_name_its_files(report, page):
     root, _ = report
     predict, run = [shlex.split(line) for line in page.text_in["pre"][0].splitlines()]
@@ -148,24 +194,33 @@ def test_the_commands_on_the_page_name_its_files(report, page):
     assert run == ["patchcore-course", "run", "1", "-f", str(root / "parameters.yaml")]
 
 
-def test_no_file_name_is_taken_for_html(page):
+def test_no_file_name_is_taken_for_html(report, page):
     names = {name for name, _ in page.tags}
-    assert not names & {"script", "i", "link", "iframe"} and "b" in names
+    assert not names & {"link", "iframe"} and "b" in names
+    scripts = [attributes for name, attributes in page.tags if name == "script"]
+    assert scripts == [
+        {"type": "application/json", "id": "numbers"},
+        {"type": "application/json", "id": "has-regions"},
+        {},
+    ]
     assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+    figures = [attributes for name, attributes in page.tags if name == "figure"]
     pictures = [attributes for name, attributes in page.tags if name == "img"]
-    assert all(picture.keys() <= {"src", "alt", "loading"} for picture in pictures)
     for name in HOSTILE_NAMES:
-        assert page.text.count(f"bad/{name}.png") == 1
         assert sum(f"bad/{name}.png" in picture["alt"] for picture in pictures) == 1
+        assert sum(figure["data-name"] == f"bad/{name}.png" for figure in figures) == 1
+        assert page.text.count(f"bad/{name}.png") == 1
 
 
-def test_every_picture_is_there_and_nothing_comes_from_elsewhere(report, page):
+def test_the_page_needs_nothing_beside_it(report, page):
     root, _ = report
-    sources = [unquote(attributes["src"]) for name, attributes in page.tags if name == "img"]
-    saved = [f"heatmaps/{path.name}" for path in (root / "heatmaps").iterdir()]
-    assert len(sources) == N_TEST
-    assert sorted(sources) == sorted(saved)
-    assert "http" not in (root / "index.html").read_text("utf-8")
+    sources = [attributes["src"] for name, attributes in page.tags if name == "img"]
+    assert len(sources) == 2 * N_TEST + 1  # an image and its reason; the curve
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    links = {attributes["href"] for name, attributes in page.tags if name == "a"}
+    assert links == {"scores.csv", "regions.csv"} and all((root / link).exists() for link in links)
+    text = (root / "index.html").read_text("utf-8")
+    assert text.count("http") == 1 and "http://www.w3.org/2000/svg" in text  # a name, not a place
 
 
 @pytest.mark.parametrize("width", [1400, 400])
@@ -178,10 +233,95 @@ def test_the_report_opens_in_a_browser(report, chromium, width):
     page.evaluate("for (const image of document.images) image.loading = 'eager'")
     page.wait_for_function("[...document.images].every(image => image.complete)")
     widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert len(widths) == N_TEST and min(widths) > 0
+    assert len(widths) == 2 * N_TEST + 1 and min(widths) > 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert (alerts, errors) == ([], [])
     page.close()
+
+
+@pytest.fixture
+def workbench(report, chromium):
+    """The report in a tab without a network."""
+    context = chromium.new_context(offline=True, viewport={"width": 1000, "height": 900})
+    page = context.new_page()
+    page.goto((report[0] / "index.html").as_uri())
+    yield page
+    context.close()
+
+
+def counts_on(page):
+    """The numbers of alarms that the page gives: normal, defective, calibration; and the rates."""
+    text = page.inner_text("#counts")
+    counts = [int(number) for number in re.findall(r"(\d+) of \d+", text)]
+    rates = [float(number) / 100 for number in re.findall(r"([\d.]+)\u00a0%", text)]
+    return counts, rates
+
+
+def test_the_threshold_moves_by_keys_and_the_counts_follow(report, workbench, rows):
+    page, labels = workbench, [int(row["label"]) for row in rows]
+    calibration = json.loads(page.inner_text("#numbers"))["calibration"]
+    seen = set()
+    page.focus("#threshold")
+    for key in ["", *["PageDown"] * 4, *["ArrowRight"] * 3, "Home", "End"]:
+        if key:
+            page.keyboard.press(key)
+        threshold = page.evaluate(
+            "document.querySelector('#threshold').getAttribute('aria-valuetext')"
+        )
+        cards = page.locator("figure:visible")
+        shown = {card.get_attribute("data-name"): card for card in cards.all()}
+        is_alarm = [card.get_attribute("class") == "alarm" for card in shown.values()]
+        (normal, defective, above), (promised, _, least, most) = counts_on(page)
+        # Two scores may print alike: the page's own verdicts say on which side they are.
+        by_name = map(shown.get, _names(rows))
+        verdict = np.array([card.get_attribute("class") == "alarm" for card in by_name], int)
+        assert sorted(is_alarm) == sorted(verdict.astype(bool))
+        (_, false), (_, found) = confusion_matrix(labels, verdict, labels=[0, 1])
+        assert (normal, defective) == (false, found)
+        expected = binomtest(above, len(calibration)).proportion_ci(method="exact")
+        assert (least, most) == pytest.approx((expected.low, expected.high), abs=1e-3)
+        assert promised == pytest.approx((above + 1) / (len(calibration) + 1), abs=1e-3)
+        seen.add((threshold, normal, defective))
+        # Every alarm has a region on it, and nothing else has.
+        for card, alarm in zip(shown.values(), is_alarm, strict=True):
+            assert bool(card.locator("rect").count()) == alarm
+    assert len(seen) > 4
+    page.click("#reset")
+    (normal, defective, _), _ = counts_on(page)
+    assert normal + defective == sum(row["verdict"] == "alarm" for row in rows)
+
+
+def _names(rows):
+    """What a card calls the image of a row."""
+    return [f"{row['kind']}/{Path(row['path']).name}" for row in rows]
+
+
+def test_cards_are_sorted_filtered_and_paged(workbench, rows):
+    page = workbench
+    page.select_option("#sort", "lowest")
+    cards = page.locator("figure:visible")
+    scores = [float(card.get_attribute("data-score")) for card in cards.all()]
+    assert scores == sorted(scores) and len(scores) == min(24, N_TEST)
+    page.select_option("#filter", "missed")
+    missed = sum(row["label"] == "1" and row["verdict"] == "ok" for row in rows)
+    assert page.locator("figure:visible").count() == min(missed, 24)
+    page.select_option("#filter", "all")
+    page.select_option("#kind", "good")
+    assert page.locator("figure:visible").count() == sum(row["kind"] == "good" for row in rows)
+
+
+def test_expected_alarms_a_day(workbench, rows):
+    page = workbench
+    page.fill("#parts", "2000")
+    page.fill("#prevalence", "5")
+    text = page.inner_text("#line")
+    (_, defective, _), (promised, *_) = counts_on(page)
+    n_defective = sum(row["label"] == "1" for row in rows)
+    false_alarms, found = 1990 * promised, 10 * defective / n_defective
+    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)]
+    assert numbers[0] == pytest.approx(false_alarms, rel=0.01)
+    assert numbers[5] == pytest.approx(found, rel=0.01)
+    assert numbers[7] == pytest.approx(100 * found / (found + false_alarms), rel=0.02)
 
 
 def test_parameters_are_those_of_notebook_1(report, user_folder):
@@ -213,15 +353,15 @@ def test_parameters_are_those_of_notebook_1(report, user_folder):
 def test_an_earlier_report_is_replaced_and_nothing_else(report, user_folder, tmp_path):
     output = tmp_path / "report"
     shutil.copytree(report[0], output)
-    (output / "heatmaps/99999_old.png").touch()
-    with pytest.raises(InputError, match=r"report: holds 'heatmaps/99999_old.png', which this"):
+    (output / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"report: holds 'notes.txt', which this"):
         write_report(user_folder, output, model=tiny_model())
-    (output / "heatmaps/99999_old.png").unlink()
+    (output / "notes.txt").unlink()
     (output / "index.html").write_text("old")
     again = write_report(user_folder, output, model=tiny_model(), pictures=3)
     assert again.page == output / "index.html"
     assert again.page.read_text("utf-8") != "old"
-    assert len(list((output / "heatmaps").iterdir())) == len(again.pictures) == 3
+    assert len(again.pictures) == 3
     assert f"pictures of the 3 highest of {N_TEST}; all are in scores.csv" in again.notes
     assert os.listdir(tmp_path) == ["report"]
 
@@ -306,6 +446,24 @@ def test_the_cookies(shared, tmp_path):
     n_images = sum(path.is_file() for path in (tmp_path / "cookies").rglob("*"))
     assert sum(int(word) for word in report.images.split() if word.isdigit()) == n_images
     assert float(report.results.split("AUROC ")[1].split()[0]) > 0.8
+
+
+def test_regions_cover_the_middle_of_what_was_marked(shared, tmp_path):
+    """At the default size: for four of five cookies that alarm, a box covers the mask's center."""
+    source = shared("cookie")
+    shutil.copytree(source / "train/good", tmp_path / "cookies/good")
+    shutil.copytree(source / "test/cracked", tmp_path / "cookies/bad")
+    report = write_report(tmp_path / "cookies", tmp_path / "out")
+    regions = pd.read_csv(report.output / "regions.csv")
+    defective = regions[regions["path"].str.contains("/bad/")]
+    is_covered = []
+    for path, boxes in defective.groupby("path"):
+        mask = Image.open(source / f"ground_truth/cracked/{Path(path).stem}_mask.png")
+        y, x = ndimage.center_of_mass(np.asarray(mask.convert("L")) > 0)
+        is_inside = boxes["left"].le(x) & boxes["right"].gt(x)
+        is_inside &= boxes["top"].le(y) & boxes["bottom"].gt(y)
+        is_covered.append(is_inside.any())
+    assert len(is_covered) > 20 and np.mean(is_covered) >= 0.8
 
 
 def test_a_perfect_auroc_has_an_interval_and_few_images_have_none():

@@ -13,6 +13,7 @@ from patchcore_helpers.core.intervals import (
     grouped_auroc_interval,
     mean_interval,
     newcombe_limits,
+    share_interval,
     welch_satterthwaite,
 )
 
@@ -460,3 +461,12 @@ def test_groups_refuse_bad_input():
         grouped_auroc_interval([0, 1, 0, 1], [1, 2, 3, 4], [0, 0, 1, 1])
     with pytest.raises(InputError, match="NaN"):
         grouped_auroc_interval(labels, scores * np.nan, groups)
+
+
+@pytest.mark.parametrize("total", [1, 7, 60])
+def test_the_interval_of_a_share_is_that_of_the_exact_test(total):
+    counts = np.arange(total + 1)
+    low, high = share_interval(counts, total, 0.9)
+    for count in counts:
+        expected = stats.binomtest(int(count), total).proportion_ci(0.9, method="exact")
+        assert (low[count], high[count]) == pytest.approx((expected.low, expected.high))

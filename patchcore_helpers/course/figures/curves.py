@@ -115,19 +115,22 @@ def ratio_view(
     return figure
 
 
-def few_shot(table: pd.DataFrame) -> Figure:
-    """Image AUROC against the number of training images: mean of the draws, and their range.
+def few_shot(table: pd.DataFrame, value: str = "image_auroc", label: str = "image AUROC") -> Figure:
+    """A value against the number of training images: mean of the draws, and their range.
 
     Parameters
     ----------
-    table : DataFrame with the columns images and image_auroc, one row per draw
+    table : DataFrame with the columns images and `value`, one row per draw
+    value : str
+    label : str
+        What the vertical axis says.
     """
     figure, ax = plt.subplots(figsize=(8, 3.6))
     counts = mean_and_range(
-        ax, table, "images", "image_auroc", alpha=0.25, label="mean of the draws", band="range"
+        ax, table, "images", value, alpha=0.25, label="mean of the draws", band="range"
     )
     log_scale(ax.xaxis)
     ax.set_xticks(counts)
-    ax.set(xlabel="training images", ylabel="image AUROC")
-    ax.legend(loc="lower right")
+    ax.set(xlabel="training images", ylabel=label)
+    ax.legend(loc="best")
     return figure
