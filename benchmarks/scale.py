@@ -213,7 +213,7 @@ def plan_text(frame):
     last, per_distance, second = units(big)
     return f"""Extrapolated, not measured: {PLAN:,} x {WIDTH} float32 in shards of {SHARD:,},
 {SHARE:.1%} chosen. Unit costs from {int(last.n):,} vectors on {WORKERS} worker processes
-(the machine is named in benchmarks/README.md): {1e9 * per_distance:.2f} ns of a worker per distance of the first round,
+(see benchmarks/README.md): {1e9 * per_distance:.2f} ns of a worker per distance of the first round,
 {1e9 * second:.2f} ns per distance of the second, {int(last.passes)} passes over a shard for
 {int(last.m):,} candidates (taken to grow with them), a worker's own memory {last.peak_mb:.0f} MB.
 
