@@ -2,14 +2,16 @@
 
 import json
 import re
+from base64 import b64decode
 from copy import deepcopy
+from html import escape
 from pathlib import Path
 
 import nbformat
 
 from patchcore_helpers.course.page_controls import Address, controls_html, script, style
 from patchcore_helpers.course.page_math import MathMLExporter
-from patchcore_helpers.course.page_states import STATES
+from patchcore_helpers.course.page_states import STATES, smaller
 from patchcore_helpers.files import atomic_write
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -37,6 +39,7 @@ CONTROLS_SCRIPT
 </script>
 {% endblock extra_css %}
 """
+PICTURE_QUALITY = 90  # of WebP
 LESSON_LINK = re.compile(r'href="((\d\d_\w+)\.ipynb)"')
 
 
@@ -54,10 +57,11 @@ def relocated(notebook: nbformat.NotebookNode, old: Path, new: Path) -> nbformat
 def for_page(
     notebook: nbformat.NotebookNode, address: Address = str
 ) -> nbformat.NotebookNode:
-    """A copy of an executed notebook whose outputs need no kernel.
+    """A copy of an executed notebook whose outputs need no kernel, with small pictures.
 
     Widgets are left out. An interactive figure becomes plain controls over its picture, if the run
-    left its states behind; else its picture takes its place.
+    left its states behind; else its picture takes its place. Pictures become WebP files, a fraction
+    of the PNG files that they were; those are in the run's folder.
 
     Parameters
     ----------
@@ -74,7 +78,19 @@ def for_page(
         states = data.pop(STATES, None)
         if states:
             data["text/html"] = controls_html(states, number, address)
+        elif "image/png" in data:
+            alt = output.metadata.get("image/png", {}).get("alt", data.get("text/plain", "figure"))
+            data["text/html"] = picture_html(b64decode(data["image/png"]), alt, address)
+        if "text/html" in data:
+            data.pop("image/png", None)
     return notebook
+
+
+def picture_html(png: bytes, alt: str, address: Address = str) -> str:
+    """The HTML of a picture that is fetched when a reader comes near it."""
+    uri, (width, height) = smaller(png, PICTURE_QUALITY)
+    size = f'width="{width}" height="{height}"'
+    return f'<img alt="{escape(alt)}" src="{address(uri)}" {size} loading="lazy">'
 
 
 def without_local_paths(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:

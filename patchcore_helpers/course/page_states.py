@@ -203,14 +203,15 @@ def packed(pictures: Sequence[bytes]) -> tuple[list[str], list[int]]:
     different = list(dict.fromkeys(pictures))
     which = [different.index(picture) for picture in pictures]
     for quality in QUALITIES:
-        addresses = [_smaller(picture, quality) for picture in different]
+        addresses = [smaller(picture, quality)[0] for picture in different]
         if sum(map(len, addresses)) < MAX_BYTES:
             break
     return addresses, which
 
 
-def _smaller(png: bytes, quality: int) -> str:
-    """A PNG as the data URI of a WebP."""
+def smaller(png: bytes, quality: int) -> tuple[str, tuple[int, int]]:
+    """A PNG as the data URI of a WebP, and its width and height in pixels."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, "WEBP", quality=quality, method=2)
-    return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode()}"
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.save(buffer, "WEBP", quality=quality, method=2)
+    return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode()}", picture.size

@@ -6,6 +6,7 @@ the drawing function makes in JupyterLab.
 """
 
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,6 +131,62 @@ class BoxView(PageView):
             "levels": [float(value) for value in slider.values],
             "noun": self.noun,
         }
+
+
+def heat_states(
+    alt: str,
+    pictures: Sequence[bytes],
+    names: Sequence[str],
+    words: Sequence[str],
+    maps: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+) -> dict[str, Any]:
+    """Photographs with their anomaly maps, and a threshold that a page applies to the maps.
+
+    Not for `explore`, which starts from a drawing function; the front page of the site shows it.
+
+    Parameters
+    ----------
+    alt : str
+    pictures : sequence of bytes
+        Square PNG files.
+    names, words : sequences of str
+        To choose from, and the sentence about each picture.
+    maps : float array of shape (n, side, side)
+    scores : float array of shape (n,)
+        The image scores; an image raises an alarm if its score is above the threshold.
+    threshold : float
+        The first position of the slider.
+
+    Returns
+    -------
+    dict
+        As `Explorer.states_for_page` returns it. The maps are rounded to 256 levels.
+    """
+    low, high = float(maps.min()), float(max(maps.max(), scores.max()))
+    levels = np.unique(np.append(np.linspace(low, high, 60), threshold))
+    start = int(np.searchsorted(levels, threshold))
+    eight_bits = np.round(255 * (maps - low) / (high - low)).astype(np.uint8)
+    texts = [f"{level:.1f}" for level in levels]
+    image = Positions("image", "solar cell", False, list(names), list(names), 0, len(names))
+    slider = Positions("threshold", "threshold", True, levels.tolist(), texts, start, len(levels))
+    addresses, which = packed(pictures)
+    return {
+        "view": "heat",
+        "alt": alt,
+        "controls": [image.as_json(), slider.as_json()],
+        "is_thinned": False,
+        "pictures": [addresses[i] for i in which],
+        "frames": list(range(len(pictures))),
+        "words": list(words),
+        "threshold": "threshold",
+        "maps": [b64encode(part.tobytes()).decode() for part in eight_bits],
+        "side": maps.shape[-1],
+        "scale": [low, high],
+        "scores": [float(score) for score in scores],
+        "levels": levels.tolist(),
+    }
 
 
 def _in_shares(axes: Any, boxes: np.ndarray, levels: np.ndarray) -> list[list[float]]:

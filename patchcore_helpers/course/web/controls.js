@@ -117,6 +117,73 @@
     };
   }
 
+  // ---- a photograph, its anomaly map, and what of the map is above a threshold ----
+
+  const SIDE = 256;  // pixels of the picture that is computed
+
+  // The numbers of a map between four of its positions, 0 to 255.
+  function enlarged(map, side) {
+    const large = new Float32Array(SIDE * SIDE);
+    const place = i => Math.min(Math.max((i + 0.5) * side / SIDE - 0.5, 0), side - 1);
+    for (let y = 0; y < SIDE; y++) {
+      const row = place(y), top = Math.floor(row), below = Math.min(top + 1, side - 1);
+      for (let x = 0; x < SIDE; x++) {
+        const column = place(x), left = Math.floor(column), right = Math.min(left + 1, side - 1);
+        const u = column - left, v = row - top;
+        const upper = map[top * side + left] * (1 - u) + map[top * side + right] * u;
+        const lower = map[below * side + left] * (1 - u) + map[below * side + right] * u;
+        large[y * SIDE + x] = upper * (1 - v) + lower * v;
+      }
+    }
+    return large;
+  }
+
+  function heat(panel, data) {
+    const image = panel.querySelector("img");
+    const pair = document.createElement("div");
+    pair.className = "explorer-pair";
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = SIDE;
+    canvas.setAttribute("aria-hidden", "true");
+    image.replaceWith(pair);
+    pair.append(image, canvas);
+    const context = canvas.getContext("2d");
+    const maps = data.maps.map(text =>
+      enlarged(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)), data.side));
+    const [low, high] = data.scale;
+    const [choice, slider] = data.controls;
+    let job = 0;
+    const paint = async (map, level) => {
+      const mine = ++job;
+      await image.decode().catch(() => {});
+      if (mine !== job) return;  // the reader has moved on
+      context.drawImage(image, 0, 0, SIDE, SIDE);
+      const pixels = context.getImageData(0, 0, SIDE, SIDE);
+      const isAbove = i => low + map[i] / 255 * (high - low) > level;
+      for (let i = 0; i < map.length; i++) {
+        const x = i % SIDE;
+        const isEdge = isAbove(i) && (x === 0 || x === SIDE - 1 || !isAbove(i - 1) ||
+          !isAbove(i + 1) || !isAbove(i - SIDE) || !isAbove(i + SIDE));
+        const weight = isEdge ? 1 : isAbove(i) ? 0.45 : 0;
+        [230, 159, 0].forEach((color, c) => {
+          pixels.data[4 * i + c] += weight * (color - pixels.data[4 * i + c]);
+        });
+      }
+      context.putImageData(pixels, 0, 0);
+    };
+    return state => {
+      const which = state[choice.name], level = data.levels[state[slider.name]];
+      if (image.getAttribute("src") !== data.pictures[which]) image.src = data.pictures[which];
+      paint(maps[which], level);
+      const above = maps[which].reduce(
+        (sum, v) => sum + (low + v / 255 * (high - low) > level), 0) / maps[which].length;
+      const verdict = data.scores[which] > level ? "alarm" : "no alarm";
+      return `${data.words[which]} Image score ${data.scores[which].toFixed(1)}, threshold ` +
+        `${slider.texts[state[slider.name]]}: ${verdict}. ` +
+        `${(100 * above).toFixed(1)}% of the map is above the threshold.`;
+    };
+  }
+
   // ---- what a threshold does on a production line: the formulas are those of core/costs.py ----
 
   // How many of the ascending scores are at most this level.
@@ -299,8 +366,7 @@
     };
   }
 
-  const VIEWS = window.explorerViews = Object.assign(window.explorerViews ?? {},
-    { frames, boxes, alarms });
+  const VIEWS = { frames, boxes, heat, alarms };
   const startAll = () => document.querySelectorAll("figure.explorer").forEach(start);
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
   else startAll();
