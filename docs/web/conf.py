@@ -1,5 +1,6 @@
 """How Sphinx builds the site; `make_site.py` prepares the folder that it builds from."""
 
+import logging
 import os
 
 from docutils import nodes
@@ -23,6 +24,8 @@ suppress_warnings = ["myst.header", "mystnb.unknown_mime_type", "misc.highlighti
 default_role = "literal"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+autodoc_inherit_docstrings = False  # other projects write theirs for other readers
+logging.getLogger("faiss").setLevel(logging.WARNING)
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 toc_object_entries = False

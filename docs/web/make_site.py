@@ -63,6 +63,7 @@ CREDITS = {
     "visa/": PREPARED["visa"],
 }
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)]*)?\)")
+MARKDOWN_PICTURE = re.compile(r"!\[[^\]]*\]\((?!\w+:)([^)\s]+)\)")
 HTML_PICTURE = re.compile(r'(<img [^>]*?src=")(?!data:|https?:)([^"]+)(")')
 
 
@@ -156,7 +157,7 @@ def how_it_was_run(run, name):
 
 def sources_section(downloads, credits_due):
     """The last section of a notebook's page."""
-    lines = ["(take-it-home)=", "## Take it home", ""]
+    lines = ["## Take it home", ""]
     lines += [f"- {{download}}`{what} <{path}>`" for what, path in downloads]
     if credits_due:
         lines += ["", "**Sources of the pictures.** " + ". ".join(credits_due) + "."]
@@ -198,6 +199,8 @@ def relinked(text, path, source, names):
         return f"{{download}}`{label.strip('`')} <{link}>`"
 
     text = LINK.sub(replace, text)
+    for picture in MARKDOWN_PICTURE.findall(text):
+        copy_into(source, (path.parent / picture).resolve().relative_to(ROOT).as_posix())
     for _, picture, _ in HTML_PICTURE.findall(text):
         inside = (path.parent / picture).resolve().relative_to(ROOT).as_posix()
         copy_into(source, f"{inside}", source / "_static" / inside)
@@ -299,7 +302,7 @@ def write_front(source, folders, pictures, states):
         "FINDINGS": findings(folders),
         "NOTEBOOKS": "\n".join(notebooks),
         "ROOMS": "\n".join(f"reference/{room}" for room in ROOMS),
-        "FIRST": f"notebooks/{next(iter(folders))}.ipynb",
+        "FIRST": f"notebooks/{next(iter(folders))}.html",
         "COUNT": str(len(folders)),
     }.items():
         text = text.replace(f"@{mark}@", content)
@@ -369,10 +372,11 @@ def main():
         with atomic_directory(args.output) as folder:
             work = folder.with_name(f"{folder.name}-source")
             try:
-                prepare_into = work / "source"
-                prepare_into.mkdir(parents=True)
-                prepare(prepare_into, args.runs, front_states())
-                build(prepare_into, folder)
+                source = work / "source"
+                source.mkdir(parents=True)
+                prepare(source, args.runs, front_states())
+                build(source, work / "site")
+                shutil.copytree(work / "site", folder, dirs_exist_ok=True)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except InputError as error:

@@ -148,6 +148,10 @@
     image.replaceWith(pair);
     pair.append(image, canvas);
     const context = canvas.getContext("2d");
+    // The tint has a canvas of its own: a page in a file may draw on a photograph, but not read it.
+    const tint = document.createElement("canvas");
+    tint.width = tint.height = SIDE;
+    const brush = tint.getContext("2d");
     const maps = data.maps.map(text =>
       enlarged(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)), data.side));
     const [low, high] = data.scale;
@@ -157,19 +161,18 @@
       const mine = ++job;
       await image.decode().catch(() => {});
       if (mine !== job) return;  // the reader has moved on
-      context.drawImage(image, 0, 0, SIDE, SIDE);
-      const pixels = context.getImageData(0, 0, SIDE, SIDE);
+      const pixels = brush.createImageData(SIDE, SIDE);
       const isAbove = i => low + map[i] / 255 * (high - low) > level;
       for (let i = 0; i < map.length; i++) {
+        if (!isAbove(i)) continue;
         const x = i % SIDE;
-        const isEdge = isAbove(i) && (x === 0 || x === SIDE - 1 || !isAbove(i - 1) ||
-          !isAbove(i + 1) || !isAbove(i - SIDE) || !isAbove(i + SIDE));
-        const weight = isEdge ? 1 : isAbove(i) ? 0.45 : 0;
-        [230, 159, 0].forEach((color, c) => {
-          pixels.data[4 * i + c] += weight * (color - pixels.data[4 * i + c]);
-        });
+        const isEdge = x === 0 || x === SIDE - 1 || !isAbove(i - 1) || !isAbove(i + 1) ||
+          !isAbove(i - SIDE) || !isAbove(i + SIDE);
+        pixels.data.set([230, 159, 0, isEdge ? 255 : 115], 4 * i);
       }
-      context.putImageData(pixels, 0, 0);
+      brush.putImageData(pixels, 0, 0);
+      context.drawImage(image, 0, 0, SIDE, SIDE);
+      context.drawImage(tint, 0, 0);
     };
     return state => {
       const which = state[choice.name], level = data.levels[state[slider.name]];
