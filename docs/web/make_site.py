@@ -1,9 +1,9 @@
 """Build the web site of the course from an output folder that `patchcore-course run` has filled.
 
-    python docs/web/make_site.py --runs output --output output/site
+    PYTHONPATH=docs python docs/web/make_site.py --runs output --output output/site
 
-`make site` does it. The site is one folder for any static host: it needs no server, and no page asks
-for anything outside the folder. The build needs no network. Its last line is the path of
+`make site` does it. The site is one folder for any static host: it needs no server, and no page
+asks for anything outside the folder. The build needs no network. Its last line is the path of
 `index.html`.
 
 Sphinx builds it, with myst-nb for the notebooks and the theme furo: of the tools that build a book
@@ -13,21 +13,15 @@ of notebooks, these work without a network, and furo loads no fonts or scripts f
 import argparse
 import contextlib
 import importlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from base64 import b64decode
-from html import escape
 from pathlib import Path
 
 import nbformat
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "docs"))
-
 import readme
 from front import front_states
 
@@ -41,7 +35,9 @@ from patchcore_helpers.data.credits import ELPV_LICENSE, PREPARED
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.files import atomic_directory, sha256
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+NOTEBOOKS = ROOT / "notebooks"
 # Pages that are Markdown files of the repository; their links to one another keep working.
 PAGES = (
     "docs/results.md",
@@ -76,14 +72,14 @@ def executed_notebooks(runs):
         If a notebook of the course has no run that passed.
     """
     folders = {}
-    for path in sorted((ROOT / "notebooks").glob(COURSE_NOTEBOOKS)):
+    for path in sorted(NOTEBOOKS.glob(COURSE_NOTEBOOKS)):
         folder = runs / path.stem
         summary = read_summary(folder)
         if summary is None or summary["status"] != "passed":
             raise InputError(f"{folder}: no run that passed; run `make course` first")
         folders[path.stem] = folder
     if not folders:
-        raise InputError(f"{ROOT / 'notebooks'}: no notebooks")
+        raise InputError(f"{NOTEBOOKS}: no notebooks")
     return folders
 
 
@@ -135,7 +131,7 @@ def copy_downloads(name, run, folder):
     """Copy what a reader may take home; returns (what, file name)."""
     files = folder / "files" / name
     files.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", files / f"{name}.ipynb")
+    shutil.copy(NOTEBOOKS / f"{name}.ipynb", files / f"{name}.ipynb")
     tables = sorted(run.glob("*.csv"))
     for table in tables:
         shutil.copy(table, files / table.name)
@@ -247,9 +243,8 @@ def command_reference():
     subparsers = build_parser()._subparsers._group_actions[0].choices  # noqa: SLF001
     for name, description in COMMANDS.items():
         parser = subparsers[name]
-        with contextlib.suppress(SystemExit), open(os.devnull, "w") as nowhere:
-            with contextlib.redirect_stdout(nowhere):
-                parser.parse_known_args(["--help"])
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+            parser.parse_known_args(["--help"])  # it now knows its arguments
         lines += [f"## {name}", "", f"{description[0].upper()}{description[1:]}.", ""]
         lines += ["```text", parser.format_help().rstrip(), "```", ""]
     return "\n".join(lines)
@@ -321,7 +316,7 @@ def findings(folders):
     lines = []
     for name in readme.ON_THE_FRONT_PAGE:
         results = read_summary(folders[name])["results"]
-        title = title_of(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4))
+        title = title_of(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4))
         sentence = readme.FINDINGS[name](results)
         lines.append(f"- {sentence} [{title}](notebooks/{name}.ipynb)")
     return "\n".join(lines)

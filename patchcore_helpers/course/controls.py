@@ -129,7 +129,11 @@ class Explorer:
             everything = page_states.positions_for_page(self.controls, self._page)
             content = self._frames(everything)
         start = [positions.as_json() for positions in everything]
-        return {"alt": self._alt, "controls": start, "is_thinned": _is_thinned(everything)} | content
+        return {
+            "alt": self._alt,
+            "controls": start,
+            "is_thinned": _is_thinned(everything),
+        } | content
 
     def _all_values(self, name: str) -> list[Any]:
         return page_states.Positions.of(name, self.controls[name]).values
@@ -268,9 +272,7 @@ def _no_full_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _picture(
-    draw: Callable[..., Figure], values: Mapping[str, Any], layouts: Layouts
-) -> Picture:
+def _picture(draw: Callable[..., Figure], values: Mapping[str, Any], layouts: Layouts) -> Picture:
     """Draw a figure as PNG, and close it with all others that the drawing function has opened."""
     begin = clock()
     open_before = set(plt.get_fignums())

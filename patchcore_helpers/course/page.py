@@ -54,9 +54,7 @@ def relocated(notebook: nbformat.NotebookNode, old: Path, new: Path) -> nbformat
     return nbformat.reads(nbformat.writes(notebook).replace(old_text, new_text), as_version=4)
 
 
-def for_page(
-    notebook: nbformat.NotebookNode, address: Address = str
-) -> nbformat.NotebookNode:
+def for_page(notebook: nbformat.NotebookNode, address: Address = str) -> nbformat.NotebookNode:
     """A copy of an executed notebook whose outputs need no kernel, with small pictures.
 
     Widgets are left out. An interactive figure becomes plain controls over its picture, if the run

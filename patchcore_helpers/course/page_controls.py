@@ -15,8 +15,7 @@ WEB = Path(__file__).with_name("web")
 Address = Callable[[str], str]
 
 PARTIAL = (
-    "This page holds {shown:,} of the {live:,} positions. "
-    "The notebook in JupyterLab has them all."
+    "This page holds {shown:,} of the {live:,} positions. The notebook in JupyterLab has them all."
 )
 
 

@@ -4,8 +4,8 @@ import re
 from html import escape
 from typing import Any
 
-from latex2mathml.converter import convert
 from jinja2 import pass_context
+from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 

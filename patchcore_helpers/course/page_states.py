@@ -112,9 +112,7 @@ class Positions:
         """The positions with these indices."""
         values = [self.values[i] for i in indices]
         texts = [self.texts[i] for i in indices]
-        return Positions(
-            self.name, self.label, self.is_slider, values, texts, start, self.n_live
-        )
+        return Positions(self.name, self.label, self.is_slider, values, texts, start, self.n_live)
 
     def as_json(self) -> dict[str, Any]:
         """What a page needs to know."""

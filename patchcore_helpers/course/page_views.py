@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from patchcore_helpers.course.page_states import Positions, packed, states
@@ -109,9 +110,9 @@ class BoxView(PageView):
         layers = []
         words = []
         for values, said in states(others):
-            axes = []
+            axes: list[Axes] = []
 
-            def draw_and_keep(axes: list = axes, **chosen: Any) -> Figure:
+            def draw_and_keep(axes: list[Axes] = axes, **chosen: Any) -> Figure:
                 figure = self.draw(**chosen)
                 axes.append(figure.axes[0])
                 return figure
@@ -189,7 +190,7 @@ def heat_states(
     }
 
 
-def _in_shares(axes: Any, boxes: np.ndarray, levels: np.ndarray) -> list[list[float]]:
+def _in_shares(axes: Axes, boxes: np.ndarray, levels: np.ndarray) -> list[list[float]]:
     """Boxes as (left, top, width, height, level), in shares of the picture's width and height."""
     width, height = axes.figure.bbox.size
     rows = []
