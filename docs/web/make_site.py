@@ -13,6 +13,7 @@ of notebooks, these work without a network, and furo loads no fonts or scripts f
 import argparse
 import contextlib
 import importlib
+import io
 import os
 import re
 import shutil

@@ -197,14 +197,23 @@ def packed(pictures: Sequence[bytes]) -> tuple[list[str], list[int]]:
         Data URIs of the pictures, each once.
     which : list of int
         The index of each picture's address.
+
+    Raises
+    ------
+    InputError
+        If they stay too large for a page.
     """
     different = list(dict.fromkeys(pictures))
     which = [different.index(picture) for picture in pictures]
     for quality in QUALITIES:
         addresses = [smaller(picture, quality)[0] for picture in different]
-        if sum(map(len, addresses)) < MAX_BYTES:
-            break
-    return addresses, which
+        size = sum(map(len, addresses))
+        if size < MAX_BYTES:
+            return addresses, which
+    raise InputError(
+        f"explore: {len(different)} pictures take {size / 1e6:.1f} MB, more than a page may; "
+        "give the page fewer positions (page=) or draw a smaller figure"
+    )
 
 
 def smaller(png: bytes, quality: int) -> tuple[str, tuple[int, int]]:

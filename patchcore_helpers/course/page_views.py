@@ -88,8 +88,8 @@ class BoxView(PageView):
         Of all values but the slider's; returns a figure without boxes, whose first axes show the
         picture that the boxes are on.
     boxes : callable
-        Of the same values; returns boxes (left, top, right, bottom) in the units of the first axes,
-        shape (n, 4), and their levels, shape (n,).
+        Of the same values; returns boxes (left, top, right, bottom) in pixels of the image on the
+        first axes, shape (n, 4), and their levels, shape (n,).
     threshold : str
         The name of the slider.
     noun : str
@@ -195,7 +195,8 @@ def _in_shares(axes: Axes, boxes: np.ndarray, levels: np.ndarray) -> list[list[f
     width, height = axes.figure.bbox.size
     rows = []
     for (left, top, right, bottom), level in zip(boxes, levels, strict=True):
-        corners = axes.transData.transform([(left, top), (right, bottom)])
+        # A pixel of an image is centered on its number: its edges are half a unit away.
+        corners = axes.transData.transform([(left - 0.5, top - 0.5), (right - 0.5, bottom - 0.5)])
         (x0, y0), (x1, y1) = corners / (width, height)
         x, y = min(x0, x1), 1 - max(y0, y1)
         shares = [round(float(s), 5) for s in (x, y, abs(x1 - x0), abs(y1 - y0))]
