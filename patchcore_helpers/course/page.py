@@ -30,6 +30,8 @@ TEMPLATE = """{% extends 'lab/index.html.j2' %}
 <style>
 CONTROLS_STYLE
 details.bookkeeping > summary { font-size: 80%; color: #6b6b6b; margin-left: 6em; cursor: pointer; }
+.jp-InputPrompt, .jp-OutputPrompt { color: #5f5f5f; }
+.highlight .c1 { color: #2f6868; }
 .formula { margin: 1em 0; text-align: center; overflow-x: auto; }
 .jp-OutputArea-output, .jp-RenderedHTMLCommon { overflow-x: auto; }
 .jp-OutputArea-output img { max-width: 100%; height: auto; }

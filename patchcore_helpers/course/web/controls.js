@@ -364,7 +364,8 @@
       costPlot(panels, curve, level, current);
       const said = OUTCOMES.map((name, i) => `${name}: ${threeDigits(counts[i])}`).join("; ");
       const best = curve.levels[curve.best];
-      return `Of 1,000 parts: ${said}. ${title}. Cost here: ${Math.round(current)} false alarms; ` +
+      const positions = data.controls.map(c => `${c.label}: ${c.texts[state[c.name]]}`).join(", ");
+      return `${positions}. Of 1,000 parts: ${said}. ${title}. Cost here: ${Math.round(current)} false alarms; ` +
         `cheapest: ${Math.round(curve.costs[curve.best])}, at a threshold of ${threeDigits(best)}.`;
     };
   }
