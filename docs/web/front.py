@@ -8,7 +8,7 @@ from PIL import Image
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.course.page_views import heat_states
 
-SIDE = 64  # numbers along a side of a map: it is smooth, so a browser can enlarge it
+SIDE = 32  # numbers along a side of a map: it is smooth, so a browser can enlarge it
 CALIBRATION_RATE = 0.05  # the false-alarm rate of the first position of the slider
 ALT = (
     "A photograph of a solar cell, and beside it the same one with the places tinted orange that "
