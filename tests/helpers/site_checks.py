@@ -23,8 +23,8 @@ STATE = """async field => {
     const boxes = [...figure.querySelectorAll(".explorer-box")].map(box => box.style.cssText);
     let painted = "";
     if (canvas) {
-        const {width, height} = canvas.getBoundingClientRect();
-        painted = `${width > 50 && height > 50}`;
+        // A page in a file may not read a canvas that a photograph is on; its tint says enough.
+        painted = canvas.dataset.tinted;
     }
     return {
         picture: drawn + boxes.join() + painted,

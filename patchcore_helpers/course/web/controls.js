@@ -171,6 +171,7 @@
         pixels.data.set([230, 159, 0, isEdge ? 255 : 115], 4 * i);
       }
       brush.putImageData(pixels, 0, 0);
+      canvas.dataset.tinted = pixels.data.filter((v, i) => i % 4 === 3 && v > 0).length;
       context.drawImage(image, 0, 0, SIDE, SIDE);
       context.drawImage(tint, 0, 0);
     };
