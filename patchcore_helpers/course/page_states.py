@@ -70,9 +70,9 @@ class Positions:
         is_slider = hasattr(control, "step")
         if is_slider:
             count = round((control.max - control.min) / control.step) + 1
-            values = [control.min + i * control.step for i in range(count)]
+            # Three steps of 0.1 are not 0.3 exactly.
+            values = [round(control.min + i * control.step, 10) for i in range(count)]
             start = round((control.value - control.min) / control.step)
-            # `0.1 + 2 * 0.1` is not 0.3: the control's own value is exact.
             values[start] = control.value
             texts = [format(value, control.readout_format) for value in values]
         elif isinstance(control, ipywidgets.Checkbox | ipywidgets.ToggleButton):
