@@ -6,9 +6,10 @@ addEventListener("DOMContentLoaded", () => {
   }
   // Code and tables that are wider than the page can be scrolled by keys.
   const look = () => {
-    const parts = "article :is(pre, table, .text_html, .formula, .highlight)";
+    const parts = "article :is(pre, table, .table-wrapper, .text_html, .formula, .highlight)";
     for (const part of document.querySelectorAll(parts)) {
-      if (part.scrollWidth > part.clientWidth + 1) part.tabIndex = 0;
+      const isWide = part.scrollWidth > part.clientWidth;
+      if (isWide || part.scrollHeight > part.clientHeight) part.tabIndex = 0;
     }
   };
   look();
