@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 QUICK := not (long or notebooks or browser or slow or network)
 
-.PHONY: help setup setup-dev course check test lab verify lint bench full readme clean
+.PHONY: help setup setup-dev course site check test lab verify lint bench full readme clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -20,17 +20,20 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,site]'
 	@touch $@
 
 setup-dev: $(VENV)/.installed-dev  ## add what tests, checks and benchmarks need
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,scale,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,site,scale,dev]'
 	@touch $@
 
 course: setup  ## run all notebooks end to end on the embedded data, into output/
 	$(BIN)/patchcore-course run --profile default --output output
+
+site: setup  ## build the web site of the runs in output/, into output/site; needs no network
+	@PYTHONPATH=docs $(BIN)/python docs/web/make_site.py --runs output --output output/site
 
 check: lint  ## lint, types and the quick tests; about a minute on two cores
 	$(PYTEST) -m "$(QUICK)"

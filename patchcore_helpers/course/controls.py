@@ -7,7 +7,7 @@ readers without a kernel no picture, and gives pictures no alternative text.
 import gc
 import io
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from html import escape
@@ -19,6 +19,8 @@ import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from patchcore_helpers.course import page_states
+from patchcore_helpers.course.page_views import PageView
 from patchcore_helpers.errors import InputError
 
 # In the colors of the page, so that it can be read in a dark theme as well.
@@ -30,11 +32,24 @@ _PICTURE = '<img alt="{}" src="data:image/png;base64,{}" decoding="sync" style="
 Layouts = dict[tuple, list]
 
 
+# Which positions of its controls a page has, by name; or an object of `page_views`, with which the
+# page computes its picture.
+PageStates = Mapping[str, Sequence[Any]] | PageView
+
+
 class Timings(NamedTuple):
     """Seconds that a picture took: in the drawing function, and from the figure to PNG."""
 
     compute: float
     render: float
+
+
+class Picture(NamedTuple):
+    """A figure that was drawn: its PNG, how long that took, and what it says above its panels."""
+
+    png: bytes
+    timings: Timings
+    titles: str
 
 
 class Explorer:
@@ -52,10 +67,17 @@ class Explorer:
         The widget that holds the controls and the picture.
     """
 
-    def __init__(self, draw: Callable[..., Figure], controls: Mapping[str, Any], alt: str):
+    def __init__(
+        self,
+        draw: Callable[..., Figure],
+        controls: Mapping[str, Any],
+        alt: str,
+        page: PageStates | None = None,
+    ):
         self.controls = dict(controls)
         self._draw = draw
         self._alt = alt
+        self._page = page or {}
         self._layouts: Layouts = {}
         self._shown = ipywidgets.HTML()  # the picture, or what went wrong
         self.box = ipywidgets.VBox([*self.controls.values(), self._shown])
@@ -67,7 +89,8 @@ class Explorer:
         try:
             with _no_full_collection():
                 values = {name: control.value for name, control in self.controls.items()}
-                self.picture, self.timings = _picture(self._draw, values, self._layouts)
+                drawn = _picture(self._draw, values, self._layouts)
+                self.picture, self.timings = drawn.png, drawn.timings
         except Exception as error:
             # Raised as well as shown: a page can only show it, a batch run must stop on it.
             self._shown.value = _MESSAGE.format(escape(f"{type(error).__name__}: {error}"))
@@ -78,13 +101,61 @@ class Explorer:
         return _PICTURE.format(escape(self._alt), b64encode(self.picture).decode())
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
-        """Widget for a page with a kernel, picture for every other reader."""
-        static = {
+        """Widget for a page with a kernel, picture for every other reader.
+
+        Where a page will be made of the notebook, also the states that the page can show.
+        """
+        static: dict[str, Any] = {
             "text/html": self._image_tag(),
             "image/png": b64encode(self.picture).decode(),
             "text/plain": self._alt,
         }
+        if page_states.are_wanted():
+            static[page_states.STATES] = self.states_for_page()
         return self.box._repr_mimebundle_() | static, {"image/png": {"alt": self._alt}}
+
+    def states_for_page(self) -> dict[str, Any]:
+        """What a page needs to show this figure without a kernel, as JSON.
+
+        Either a picture and its words for every state that the page has, or the numbers with which
+        it computes them; see `page_controls`.
+        """
+        if isinstance(self._page, PageView):
+            everything = page_states.positions_for_page(
+                self.controls, {name: self._all_values(name) for name in self.controls}
+            )
+            content = self._page.content(everything, self._draw_for_page, self.picture)
+        else:
+            everything = page_states.positions_for_page(self.controls, self._page)
+            content = self._frames(everything)
+        start = [positions.as_json() for positions in everything]
+        return {
+            "alt": self._alt,
+            "controls": start,
+            "is_thinned": _is_thinned(everything),
+        } | content
+
+    def _all_values(self, name: str) -> list[Any]:
+        return page_states.Positions.of(name, self.controls[name]).values
+
+    def _draw_for_page(self, draw: Callable[..., Figure], values: Mapping[str, Any]) -> Picture:
+        with _no_full_collection():
+            return _picture(draw, values, self._layouts)
+
+    def _frames(self, everything: Sequence[page_states.Positions]) -> dict[str, Any]:
+        """A picture and its words for every state."""
+        pictures = []
+        words = []
+        for values, said in page_states.states(everything):
+            drawn = self._draw_for_page(self._draw, values)
+            pictures.append(drawn.png)
+            words.append(f"{said}. {drawn.titles}".strip())
+        addresses, frames = page_states.packed(pictures)
+        return {"view": "frames", "pictures": addresses, "frames": frames, "words": words}
+
+
+def _is_thinned(everything: Sequence[page_states.Positions]) -> bool:
+    return any(len(positions.values) < positions.n_live for positions in everything)
 
 
 def explore(
@@ -93,6 +164,7 @@ def explore(
     alt: str,
     start: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
+    page: PageStates | None = None,
     **controls: Any,
 ) -> Explorer:
     """Make a figure with sliders and drop-downs that redraw it.
@@ -110,6 +182,11 @@ def explore(
         First values of controls; by default the middle of a slider, the first of the options.
     labels : dict, optional
         Texts beside controls; by default their names.
+    page : dict of str to sequence, or PageView, optional
+        For pages without a kernel, which `patchcore-course run` and `make site` write; JupyterLab
+        does not look at it. The values of controls that a page has: each state is drawn beforehand.
+        By default, all if they are few, else evenly spread ones. Or an object of `page_views`, for
+        a page that computes its picture from numbers.
     **controls : tuple, list or ipywidgets.Widget
         ``(low, high, step)`` or ``(low, high)`` makes a slider, of integers if all are integers;
         a list of options, or of (label, value) pairs, a drop-down.
@@ -144,7 +221,7 @@ def explore(
         if widget.value != value:
             raise InputError(f"explore: start of {name!r}, {value}, is outside {spec}")
         widgets[name] = widget
-    return Explorer(draw, widgets, alt)
+    return Explorer(draw, widgets, alt, page)
 
 
 def _control(name: str, spec: Any, label: str) -> Any:
@@ -195,9 +272,7 @@ def _no_full_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _picture(
-    draw: Callable[..., Figure], values: Mapping[str, Any], layouts: Layouts
-) -> tuple[bytes, Timings]:
+def _picture(draw: Callable[..., Figure], values: Mapping[str, Any], layouts: Layouts) -> Picture:
     """Draw a figure as PNG, and close it with all others that the drawing function has opened."""
     begin = clock()
     open_before = set(plt.get_fignums())
@@ -211,10 +286,11 @@ def _picture(
             _keep_layout(figure, layouts)
         buffer = io.BytesIO()
         canvas.print_png(buffer, pil_kwargs={"compress_level": 1})
+        titles = page_states.titles(figure)
     finally:
         for number in set(plt.get_fignums()) - open_before:
             plt.close(number)
-    return buffer.getvalue(), Timings(drawn - begin, clock() - drawn)
+    return Picture(buffer.getvalue(), Timings(drawn - begin, clock() - drawn), titles)
 
 
 def _keep_layout(figure: Figure, layouts: Layouts) -> None:

@@ -33,6 +33,7 @@ from traitlets import default
 from patchcore_helpers.course.executed import check_executed
 from patchcore_helpers.course.notebook import label, tags
 from patchcore_helpers.course.page import relocated, write_page
+from patchcore_helpers.course.page_states import FOR_PAGES
 from patchcore_helpers.errors import error_line
 from patchcore_helpers.process import peak_rss_mb
 
@@ -190,7 +191,8 @@ class NotebookRun:
             notebook = nbformat.read(self.executed, as_version=4)
             failures = failures or check_executed(notebook) or self._check_results(notebook)
             if not failures:
-                write_page(relocated(notebook, self.folder, final_folder), self.executed)
+                notebook = relocated(notebook, self.folder, final_folder)
+                write_page(notebook, self.executed, final_folder)
         except Exception as error:
             failures = failures or [f"{type(error).__name__}: {error_line(error)}"]
         if not failures:
@@ -239,6 +241,7 @@ class NotebookRun:
         paths = [str(Path(__file__).resolve().parents[2]), environment.get("PYTHONPATH")]
         environment |= self.environment | {
             MARK: str(self.folder),
+            FOR_PAGES: "1",  # interactive figures leave behind what the page needs
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # this very package
             "IPYTHONDIR": str(self.folder / ".ipython"),  # no start-up files of the user
         }

@@ -253,7 +253,9 @@ def draw(level):
     axes.axhline(level)
     return figure
 """,
-    'demo = explore(draw, alt="A line.", level=(0.0, 1.0, 0.1))\ndemo',
+    # The page has the positions at which it can be drawn.
+    'page = {"level": [0.1, 0.3]}\n'
+    'demo = explore(draw, alt="A line.", level=(0.0, 1.0, 0.1), page=page)\ndemo',
     """
 for value in (0.1, level, 0.3):
     demo.controls["level"].value = value
@@ -269,7 +271,7 @@ def test_a_page_without_a_kernel_shows_the_picture(tmp_path):
     (result,) = executed.cells[-2].outputs
     assert result.data["image/png"]
     page = (tmp_path / "out" / "lesson" / "lesson.html").read_text()
-    assert '<img alt="A line."' in page
+    assert '<img alt="A line. level: 0.5' in page
     assert "html-manager" not in page, "the page loads widgets from elsewhere"
 
 
