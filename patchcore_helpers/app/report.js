@@ -226,7 +226,7 @@
     const first = page * CARDS_ON_A_PAGE;
     const onThisPage = wanted.slice(first, first + CARDS_ON_A_PAGE);
     for (const figure of figures) figure.element.hidden = !onThisPage.includes(figure);
-    document.querySelector(".gallery").append(...onThisPage.map((figure) => figure.element));
+    document.querySelector("#cards").append(...onThisPage.map((figure) => figure.element));
     byId("pages").hidden = false;
     byId("which").textContent = wanted.length
       ? `${first + 1} to ${first + onThisPage.length} of ${wanted.length} pictures` : "no picture is like that";

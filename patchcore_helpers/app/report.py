@@ -17,10 +17,12 @@ from patchcore_helpers.app.verdicts import ALARM, verdict_word
 from patchcore_helpers.app.workbench import (
     Curve,
     Explanation,
+    Suspect,
     as_base64,
     as_data_uri,
     draw_curve,
     explain,
+    odd_good_images,
     page_numbers,
     regions_table,
 )
@@ -126,6 +128,8 @@ class Report:
         What the page computes with; see `page_numbers`.
     has_regions : bool
         Whether an alarm means that some patch is above the threshold, so that regions can be shown.
+    suspects : list of Suspect
+        Good images that look odd beside the others.
     curve : Curve or None
         How results change with the number of normal images.
     settings : dict
@@ -139,6 +143,7 @@ class Report:
     pictures: list[Picture]
     numbers: dict[str, Any]
     has_regions: bool
+    suspects: list[Suspect]
     curve: Curve | None
     settings: dict[str, Any]
 
@@ -240,6 +245,7 @@ def write_report(
             pictures=make_pictures(folder, category, model, shown, normal, result),
             numbers=page_numbers(ranking, normal.scores, model),
             has_regions=has_regions(model),
+            suspects=odd_good_images(category, model),
             curve=draw_curve(category, model, seed),
             settings=describe_settings(folder, model),
         )

@@ -21,6 +21,7 @@ from patchcore_helpers.core.intervals import share_interval
 from patchcore_helpers.core.learning_curve import learning_curve
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
 from patchcore_helpers.core.regions import GROWTH
+from patchcore_helpers.core.suspects import suspects
 from patchcore_helpers.course.figures import use_style
 from patchcore_helpers.course.figures.curves import few_shot
 from patchcore_helpers.data.category import Category
@@ -28,6 +29,9 @@ from patchcore_helpers.data.category import Category
 CROP_SHARE = 0.2  # of an image's longer side: what a cut-out around a patch shows
 CROP_SIDE = 120  # pixels of a cut-out
 WEBP_QUALITY = 82
+MOST_COMPARED = 300  # good images that are compared with each other; the time grows with the square
+MOST_SUSPECTS = 12  # of them are shown, and at most a fifth
+THUMBNAIL = 220  # pixels, the longer side of a suspect's picture
 MOST_CURVE_IMAGES = 40  # normal and defective images that the learning curve scores, of each
 
 
@@ -175,6 +179,40 @@ def side_by_side(left: Image.Image, right: Image.Image, gap: int = 6) -> Image.I
     joined.paste(left, (0, 0))
     joined.paste(right, (left.width + gap, 0))
     return joined
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image of the good folder that looks odd beside the others.
+
+    Attributes
+    ----------
+    picture : str
+        The image, reduced, as a data URI.
+    image : str
+        Its file.
+    """
+
+    picture: str
+    image: str
+
+
+def odd_good_images(category: Category, model: PatchCore) -> list[Suspect]:
+    """The good images that look least like the other good ones, the oddest first.
+
+    A defective image among them would teach the memory bank that its defect is normal. Those for
+    the threshold are looked at too: one there makes the threshold too high.
+    """
+    images = [*category.train, *category.calibration][:MOST_COMPARED]
+    n_shown = min(MOST_SUSPECTS, len(images) // 5)
+    if n_shown == 0:
+        return []
+    found = []
+    for position in suspects(images, model)["image"].head(n_shown):
+        picture = images[position].read().convert("RGB")
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        found.append(Suspect(as_data_uri(picture), str(images[position].source)))
+    return found
 
 
 @dataclass(frozen=True)
