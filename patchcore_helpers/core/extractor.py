@@ -137,14 +137,15 @@ class Extractor:
         twin.__dict__.update(self.__dict__)
         return twin
 
-    def _task(self) -> EngineTask:
+    def task(self) -> EngineTask:
+        """What an engine computes for this extractor."""
         return EngineTask(
             self.backbone, self.input_size, self.precision, self.aggregation, self.neighborhood
         )
 
     def _running_engine(self) -> Engine:
         """The engine for the input size; the one that has not been used for longest is dropped."""
-        task = self._task()
+        task = self.task()
         engine = self._engines.pop(self.input_size, None)
         if engine is None or engine.task != task:
             engine = make_engine(task, self.engine, self.device)
@@ -175,7 +176,7 @@ class Extractor:
 
     def prepare(self, item: Any) -> Tensor:
         """One image as the backbone takes it: float32 tensor of shape (3, height, width)."""
-        return self._task().normalize(torch.from_numpy(self._read_pixels([item])))[0]
+        return self.task().normalize(torch.from_numpy(self._read_pixels([item])))[0]
 
     def _read_pixels(self, items: Sequence[Any]) -> np.ndarray:
         """Images at the input size, uint8 array of shape (b, height, width, 3)."""
