@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -104,7 +104,6 @@ class ExportedSettings(Settings):
     n_vectors: Annotated[int, Field(ge=1, lt=10**15)]
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None
     made_with: Annotated[dict[str, Annotated[str, Field(max_length=60)]], Field(max_length=9)]
-    format: Literal["patchcore-helpers exported model 1"] = FORMAT
 
 
 @dataclass(frozen=True)

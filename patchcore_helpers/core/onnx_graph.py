@@ -59,6 +59,8 @@ class ScoringModule(nn.Module):
     parts : GraphParts
     """
 
+    around: Tensor
+
     def __init__(self, parts: GraphParts) -> None:
         super().__init__()
         self.parts = parts
@@ -109,6 +111,11 @@ class SearchModule(nn.Module):
     bank : MemoryBank
     n_neighbors : int
     """
+
+    stored: Tensor
+    mean: Tensor
+    minus_twice: Tensor
+    squared_norms: Tensor
 
     def __init__(self, bank: MemoryBank, n_neighbors: int) -> None:
         super().__init__()
@@ -193,7 +200,7 @@ def build_graph(parts: GraphParts) -> Any:
     onnx = import_onnx()
     height, width = parts.task.input_size
     pixels = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    written = io.BytesIO()
+    written: Any = io.BytesIO()  # torch's hints know of paths only
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the tracer: sizes are meant to be constants
