@@ -257,7 +257,11 @@ def _refuse_what_the_graph_cannot_be(parts: GraphParts) -> None:
 
 
 def _begin_with_the_photograph(model: Any, input_size: tuple[int, int]) -> None:
-    """Put the resizing in front: bilinear with antialiasing, on 8-bit pixels, as Pillow's."""
+    """Put the resizing in front: bilinear with antialiasing, on 8-bit pixels, as Pillow's.
+
+    ONNX Runtime's differs from Pillow's by one gray level at most in photographs that are reduced,
+    and seldom; where one side is enlarged and the other is not, in up to a quarter of the pixels.
+    """
     onnx = import_onnx()
     make_node, graph = onnx.helper.make_node, model.graph
     height, width = input_size

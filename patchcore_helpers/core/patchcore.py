@@ -343,7 +343,7 @@ class PatchCore(Detector):
 
         The graph is first run beside this model, on `images`; if it does not agree, nothing is
         written. It takes one image at a time, uint8 (1, height, width, 3), and searches exactly.
-        Threshold and settings are in its metadata. Needs the extra "deploy".
+        Threshold and settings are in its metadata. Needs the packages onnx and onnxruntime.
 
         Parameters
         ----------
