@@ -183,8 +183,7 @@ class Extractor:
         height, width = self.input_size
         pixels = np.empty((len(items), height, width, 3), np.uint8)
         for number, item in enumerate(items):
-            image = read_item(item).resize((width, height), Image.Resampling.BILINEAR)
-            pixels[number] = np.asarray(image)
+            pixels[number] = resized(read_item(item), (height, width))
         return pixels
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -286,6 +285,26 @@ class Extractor:
             start += len(batch)
         assert vectors is not None
         return vectors
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """An image at another size: bilinear with antialiasing, the width first, then the height.
+
+    Between the two, values are rounded to 8 bits, so their order can move a pixel by one gray
+    level. Pillow, asked for both at once, chooses the order itself; an exported graph cannot.
+
+    Parameters
+    ----------
+    image : PIL image, mode RGB
+    size : (height, width), pixels
+
+    Returns
+    -------
+    uint8 array of shape (height, width, 3)
+    """
+    height, width = size
+    narrow = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    return np.asarray(narrow.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _check_odd(neighborhood: int) -> int:

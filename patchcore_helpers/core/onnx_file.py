@@ -24,11 +24,13 @@ from patchcore_helpers.files import sha256
 
 FORMAT = "patchcore-helpers exported model 1"
 IMAGE = "image"  # the input: uint8 (1, height, width, 3), RGB
+PIXELS = "pixels"  # the image at the input size, uint8 (1, height, width, 3)
 OUTPUTS = ("score", "patch_scores", "nearest_row", "anomaly_map")
 OPSET = 18
 LARGEST_FILE = 2**30  # bytes
 LARGEST_TENSOR = 2**28  # numbers
 MOST_NODES = 5000
+LARGEST_SIDE = 9999  # pixels
 # What networks for images, and the search, are made of.
 OPERATORS = frozenset(
     [
@@ -73,6 +75,7 @@ OPERATORS = frozenset(
         "Relu",
         "Reshape",
         "Resize",
+        "Shape",
         "Sigmoid",
         "Slice",
         "Softmax",
@@ -88,7 +91,7 @@ OPERATORS = frozenset(
         "Where",
     ]
 )
-Side = Annotated[int, Field(ge=1, le=9999)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class ExportedSettings(Settings):
@@ -127,6 +130,31 @@ def looks_exported(path: str | Path) -> bool:
     except OSError:
         return False
     return start[:1] == b"\x08" and start[8:] != b"{"
+
+
+def resizing(onnx: Any, input_size: tuple[int, int]) -> tuple[list[Any], list[Any]]:
+    """The first nodes of the graph and the sizes they need: bilinear, antialiased, on 8-bit pixels.
+
+    The width first, then the height, as `extractor.resized` does it with Pillow. ONNX Runtime's
+    pixels are Pillow's, or one gray level off in a few of them.
+    """
+    node = onnx.helper.make_node
+    how = {"mode": "linear", "antialias": 1, "exclude_outside": 1}
+    nodes = [
+        node("Transpose", [IMAGE], ["channels_first"], perm=[0, 3, 1, 2]),
+        node("Shape", ["channels_first"], ["image_height"], start=2, end=3),
+        node("Concat", ["sizes_before", "image_height", "input_width"], ["row_sizes"], axis=0),
+        node("Resize", ["channels_first", "", "", "row_sizes"], ["resized_rows"], **how),
+        node("Resize", ["resized_rows", "", "", "input_sizes"], ["resized"], **how),
+        node("Transpose", ["resized"], [PIXELS], perm=[0, 2, 3, 1]),
+    ]
+    height, width = input_size
+    sizes = {"sizes_before": [1, 3], "input_width": [width], "input_sizes": [1, 3, height, width]}
+    tensors = [
+        onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
+        for name, values in sizes.items()
+    ]
+    return nodes, tensors
 
 
 def with_metadata(model: Any, settings: ExportedSettings) -> bytes:
@@ -264,16 +292,34 @@ def _check_sizes(onnx: Any, model: Any) -> None:
 
     Only the photograph itself has any size, until it is resized.
     """
+    n_first = _check_resizing(onnx, model.graph)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     known = {value.name: value.type.tensor_type for value in inferred.value_info}
     known |= {value.name: value.type.tensor_type for value in inferred.output}
-    of_the_photograph = {IMAGE}
-    for node in model.graph.node:
-        if node.op_type == "Transpose" and node.input[0] == IMAGE:
-            of_the_photograph.update(node.output)
-        for name in node.output:
-            if name and name not in of_the_photograph:
-                _check_value(name, known.get(name))
+    for node in model.graph.node[n_first:]:
+        for name in filter(None, node.output):
+            _check_value(name, known.get(name))
+
+
+def _check_resizing(onnx: Any, graph: Any) -> int:
+    """The graph begins by bringing the photograph to one size, up to `LARGEST_SIDE`.
+
+    Returns how many nodes that takes; no other node sees the photograph.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    if len(tensors) < len(graph.initializer) or "input_sizes" not in tensors:
+        raise ValueError("its tensors have no names of their own")
+    sides = list(tensors["input_sizes"].int64_data)[2:]
+    if len(sides) != 2 or not all(1 <= side <= LARGEST_SIDE for side in sides):
+        raise ValueError("it does not say to which size it brings images")
+    nodes, sizes = resizing(onnx, (sides[0], sides[1]))
+    begins_so = list(graph.node[: len(nodes)]) == nodes
+    if not begins_so or any(tensors.get(size.name) != size for size in sizes):
+        raise ValueError("it does not begin by resizing the image")
+    of_the_photograph = {IMAGE, *(name for node in nodes[:-2] for name in node.output)}
+    if any(of_the_photograph & set(node.input) for node in graph.node[len(nodes) :]):
+        raise ValueError("it computes on the image before it is resized")
+    return len(nodes)
 
 
 def _check_value(name: str, kind: Any) -> None:

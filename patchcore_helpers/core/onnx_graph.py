@@ -19,12 +19,18 @@ from torch import Tensor, nn
 from patchcore_helpers.core.bank import REWEIGHTING_NEIGHBORS, MemoryBank
 from patchcore_helpers.core.engines import EngineTask
 from patchcore_helpers.core.engines.modules import PipelineModule, forget_traced_modules
-from patchcore_helpers.core.onnx_file import IMAGE, OPSET, OUTPUTS, import_onnx
+from patchcore_helpers.core.onnx_file import (
+    IMAGE,
+    OPSET,
+    OUTPUTS,
+    PIXELS,
+    import_onnx,
+    resizing,
+)
 from patchcore_helpers.core.onnx_model import ERRORS_ONLY, import_runtime
 from patchcore_helpers.core.smoothing import resize_and_smooth
 from patchcore_helpers.errors import InputError, error_line
 
-PIXELS = "pixels"  # the image at the input size, uint8 (1, height, width, 3)
 TABLE = 2**24  # squared distances that the graph holds at a time: 64 MB
 EXACT_INDEXES = ("exact", "sklearn", "flat")  # what they answer is what the graph computes
 
@@ -257,31 +263,14 @@ def _refuse_what_the_graph_cannot_be(parts: GraphParts) -> None:
 
 
 def _begin_with_the_photograph(model: Any, input_size: tuple[int, int]) -> None:
-    """Put the resizing in front: bilinear with antialiasing, on 8-bit pixels, as Pillow's.
-
-    ONNX Runtime's differs from Pillow's by one gray level at most in photographs that are reduced,
-    and seldom; where one side is enlarged and the other is not, in up to a quarter of the pixels.
-    """
+    """Put the resizing in front, see `resizing`."""
     onnx = import_onnx()
-    make_node, graph = onnx.helper.make_node, model.graph
-    height, width = input_size
-    sizes = np.array([1, 3, height, width], np.int64)
-    nodes = [
-        make_node("Transpose", [IMAGE], ["channels_first"], perm=[0, 3, 1, 2]),
-        make_node(
-            "Resize",
-            ["channels_first", "", "", "input_sizes"],
-            ["resized"],
-            mode="linear",
-            antialias=1,
-            exclude_outside=1,
-        ),
-        make_node("Transpose", ["resized"], [PIXELS], perm=[0, 2, 3, 1]),
-    ]
+    graph = model.graph
+    nodes, sizes = resizing(onnx, input_size)
     everything = [*nodes, *graph.node]
     del graph.node[:]
     graph.node.extend(everything)
-    graph.initializer.append(onnx.numpy_helper.from_array(sizes, "input_sizes"))
+    graph.initializer.extend(sizes)
     del graph.input[:]
     graph.input.append(
         onnx.helper.make_tensor_value_info(
