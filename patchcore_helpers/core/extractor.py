@@ -137,14 +137,15 @@ class Extractor:
         twin.__dict__.update(self.__dict__)
         return twin
 
-    def _task(self) -> EngineTask:
+    def task(self) -> EngineTask:
+        """What an engine computes for this extractor."""
         return EngineTask(
             self.backbone, self.input_size, self.precision, self.aggregation, self.neighborhood
         )
 
     def _running_engine(self) -> Engine:
         """The engine for the input size; the one that has not been used for longest is dropped."""
-        task = self._task()
+        task = self.task()
         engine = self._engines.pop(self.input_size, None)
         if engine is None or engine.task != task:
             engine = make_engine(task, self.engine, self.device)
@@ -175,15 +176,14 @@ class Extractor:
 
     def prepare(self, item: Any) -> Tensor:
         """One image as the backbone takes it: float32 tensor of shape (3, height, width)."""
-        return self._task().normalize(torch.from_numpy(self._read_pixels([item])))[0]
+        return self.task().normalize(torch.from_numpy(self._read_pixels([item])))[0]
 
     def _read_pixels(self, items: Sequence[Any]) -> np.ndarray:
         """Images at the input size, uint8 array of shape (b, height, width, 3)."""
         height, width = self.input_size
         pixels = np.empty((len(items), height, width, 3), np.uint8)
         for number, item in enumerate(items):
-            image = read_item(item).resize((width, height), Image.Resampling.BILINEAR)
-            pixels[number] = np.asarray(image)
+            pixels[number] = resized(read_item(item), (height, width))
         return pixels
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -285,6 +285,26 @@ class Extractor:
             start += len(batch)
         assert vectors is not None
         return vectors
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """An image at another size: bilinear with antialiasing, the width first, then the height.
+
+    Between the two, values are rounded to 8 bits, so their order can move a pixel by one gray
+    level. Pillow, asked for both at once, chooses the order itself; an exported graph cannot.
+
+    Parameters
+    ----------
+    image : PIL image, mode RGB
+    size : (height, width), pixels
+
+    Returns
+    -------
+    uint8 array of shape (height, width, 3)
+    """
+    height, width = size
+    narrow = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    return np.asarray(narrow.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _check_odd(neighborhood: int) -> int:

@@ -39,8 +39,11 @@ from patchcore_helpers.core.detector import (
     smooth_maps,
 )
 from patchcore_helpers.core.engines import device_beside
+from patchcore_helpers.core.export import TOLERANCE, Agreement, export_checked
 from patchcore_helpers.core.extractor import Extractor, as_size
 from patchcore_helpers.core.feature_cache import FeatureCache
+from patchcore_helpers.core.onnx_file import ExportedSettings
+from patchcore_helpers.core.onnx_graph import GraphParts
 from patchcore_helpers.core.validation import as_patch_matrix, check_choice, check_real
 from patchcore_helpers.errors import InputError
 
@@ -321,6 +324,72 @@ class PatchCore(Detector):
             self.bank_.settings(),
             self.bank_.n_vectors_,
             PatchCoreSettings.of(self._file_settings()).model_dump_json(),
+        )
+
+    def nearest_rows(self, images: Sequence[Any]) -> np.ndarray:
+        """For each patch the nearest row of the memory bank, int64 (n, rows, columns)."""
+        check_is_fitted(self, "bank_")
+        patches = self.extractor_.extract(as_image_list(images))
+        return self.bank_.nearest(as_rows(patches), 1)[1].reshape(patches.shape[:3])
+
+    def export(
+        self,
+        path: str | Path,
+        images: Sequence[Any] | None = None,
+        *,
+        tolerance: float = TOLERANCE,
+    ) -> Agreement:
+        """Write the model as one ONNX graph, from a photograph of any size to score and map.
+
+        The graph is first run beside this model, on `images`; if it does not agree, nothing is
+        written. It takes one image at a time, uint8 (1, height, width, 3), and searches exactly.
+        Threshold and settings are in its metadata. Needs the packages onnx and onnxruntime.
+
+        Parameters
+        ----------
+        path : path
+        images : sequence of samples, paths, PIL images or uint8 arrays, optional
+            By default eight photographs of solar cells.
+        tolerance : float
+            Largest relative difference that is accepted, of image scores, patch scores and maps.
+
+        Returns
+        -------
+        Agreement
+
+        Raises
+        ------
+        InputError
+            If the model cannot be exported (an approximate index, for one), or the graph does not
+            agree with it.
+        """
+        check_is_fitted(self, "bank_")
+        self._check_settings()
+        self._refuse_changed_settings()
+        parts = GraphParts(
+            task=self.extractor_.task(),
+            bank=self.bank_,
+            image_score=self.image_score,
+            n_neighbors=self.n_neighbors,
+            sigma=self.sigma,
+            map_size=self.metric_size,
+        )
+        return export_checked(self, parts, self._exported_settings(), path, images, tolerance)
+
+    def _exported_settings(self) -> ExportedSettings:
+        return ExportedSettings.of(
+            {
+                "backbone": self.backbone,
+                "weights_hash": self.extractor_.backbone.weights_hash,
+                "image_size": self.metric_size,
+                "image_score": self.image_score,
+                "metric": self.metric,
+                "n_neighbors": self.n_neighbors,
+                "bank_size": len(self.bank_),
+                "n_vectors": self.bank_.n_vectors_,
+                "threshold": getattr(self, "threshold_", None),
+                "made_with": installed_versions(),
+            }
         )
 
     def _file_settings(self) -> dict[str, Any]:

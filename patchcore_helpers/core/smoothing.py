@@ -38,7 +38,7 @@ def resize_and_smooth(grids: torch.Tensor, size: tuple[int, int], sigma: float) 
 def _along_last_axis(grids: torch.Tensor, length: int, sigma: float) -> torch.Tensor:
     pieces = [
         grids[..., first : first + len(matrix)] @ torch.from_numpy(matrix).to(grids.device)
-        for first, matrix in smoothing_matrices(grids.shape[-1], length, sigma)
+        for first, matrix in smoothing_matrices(int(grids.shape[-1]), length, sigma)
     ]
     return torch.cat(pieces, dim=-1)
 

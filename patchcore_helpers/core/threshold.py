@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from patchcore_helpers.core.validation import check_integer, check_real
 from patchcore_helpers.errors import InputError
+from patchcore_helpers.validation import check_integer, check_real
 
 
 def conformal_threshold(scores: np.ndarray, false_alarm_rate: float = 0.05) -> float:

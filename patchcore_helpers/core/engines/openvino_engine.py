@@ -4,14 +4,12 @@ A compiled network is used only after its output has agreed with torch's on a te
 goes wrong on the way, in the conversion, on the disk or with a later version, is noticed.
 """
 
-import copy
 import json
 import queue
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -29,6 +27,12 @@ from patchcore_helpers.core.engines.base import (
     warn_once,
 )
 from patchcore_helpers.core.engines.compiled_store import CompiledStore
+from patchcore_helpers.core.engines.modules import (
+    JoinerModule,
+    NetworkModule,
+    PipelineModule,
+    forget_traced_modules,
+)
 from patchcore_helpers.core.engines.torch_engine import TorchEngine
 from patchcore_helpers.core.threads import n_parallel
 from patchcore_helpers.errors import InputError, error_line
@@ -119,46 +123,6 @@ class OpenVINOEngine:
             self._has_failed = True
             warn_once(f"backbone {name!r}: {error}; torch runs it, several times slower")
             return instead(self._fallback)
-
-
-class NetworkModule(nn.Module):
-    """From the pixels to the maps."""
-
-    def __init__(self, task: EngineTask) -> None:
-        super().__init__()
-        network = copy.deepcopy(task.backbone.network)
-        if hasattr(network, "set_input_size"):
-            # A ViT's grid of positions is resized here, by torch: OpenVINO's bicubic differs.
-            network.set_input_size(img_size=task.input_size)
-        self.network = network
-        self.task = replace(task, backbone=replace(task.backbone, network=network))
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        images = self.task.normalize(pixels)
-        return tuple(self.task.backbone.maps(images, gradient=True))
-
-
-class JoinerModule(nn.Module):
-    """From the maps to the patch vectors."""
-
-    def __init__(self, task: EngineTask) -> None:
-        super().__init__()
-        self.task = task
-
-    def forward(self, *maps: Tensor) -> Tensor:
-        return self.task.join(list(maps))
-
-
-class PipelineModule(nn.Module):
-    """From the pixels to the patch vectors."""
-
-    def __init__(self, task: EngineTask) -> None:
-        super().__init__()
-        self.network = NetworkModule(task)
-        self.join = JoinerModule(task)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.join(*self.network(pixels))
 
 
 @dataclass(frozen=True)
@@ -326,16 +290,6 @@ def convert(stage: Stage) -> Any:
     shapes = {port: list(tensor.shape) for port, tensor in zip(graph.inputs, inputs, strict=True)}
     graph.reshape(shapes)
     return graph
-
-
-def forget_traced_modules() -> None:
-    """Let go of what torch keeps of every module that it has traced: the weights among it."""
-    # The registries have no public names; without them, there is nothing to clear.
-    with suppress(AttributeError):
-        torch._C._jit_clear_class_registry()  # noqa: SLF001
-        store = torch.jit._recursive.ConcreteTypeStore()  # noqa: SLF001
-        torch.jit._recursive.concrete_type_store = store  # noqa: SLF001
-        torch.jit._state._clear_class_state()  # noqa: SLF001
 
 
 def _exported(compiled: Any) -> bytes:

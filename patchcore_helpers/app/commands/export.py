@@ -1,0 +1,32 @@
+"""`patchcore-course export`: a memory bank as one ONNX graph, compared before it is written."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `patchcore-course export`."""
+    add = parser.add_argument
+    add("bank", metavar="BANK", help="bank.safetensors of a report")
+    add("--output", required=True, metavar="FILE", help="such as model.onnx")
+    add(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="where the graph is compared with the bank, or a folder (eight solar cells)",
+    )
+    add("--weights", metavar="FILE", help="the custom checkpoint, if the bank was made with one")
+    add("--engine", default="auto", metavar="auto|openvino|torch", help="what runs the network")
+    add("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where torch computes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the graph; print how far it is from the bank, at most."""
+    from patchcore_helpers.app.commands.predict import load_bank
+    from patchcore_helpers.app.verdicts import image_paths
+    from patchcore_helpers.errors import one_line
+
+    model = load_bank(args.bank, args.weights, engine=args.engine, device=args.device)
+    images = list(image_paths(args.images)) if args.images else None
+    agreement = model.export(args.output, images)
+    print(f"{one_line(args.output)}: {agreement}")
+    return 0

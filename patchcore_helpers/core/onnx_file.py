@@ -1,0 +1,330 @@
+"""Exported models on disk: an ONNX file, checked before any of it is run. Needs no torch.
+
+A file is read in this order, and refused in one line at the first step that fails: its size; that
+it is an ONNX model; the format; the structure, which is that of `onnx_graph` and nothing else (no
+file outside, no operator of another domain, no graph inside a graph, stored numbers that fill
+exactly the tensors that they claim to be); the sizes of all tensors that it will compute, which
+follow from the file; the SHA-256, which finds damage; types and bounds of all settings. As with a
+bank file, what passes is believed: a forger can still make it judge wrongly, so take models only
+from people you trust.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from patchcore_helpers.core.bank_file import Count, Settings, Word, first_problem
+from patchcore_helpers.errors import InputError, error_line
+from patchcore_helpers.files import sha256
+
+FORMAT = "patchcore-helpers exported model 1"
+IMAGE = "image"  # the input: uint8 (1, height, width, 3), RGB
+PIXELS = "pixels"  # the image at the input size, uint8 (1, height, width, 3)
+OUTPUTS = ("score", "patch_scores", "nearest_row", "anomaly_map")
+OPSET = 18
+LARGEST_FILE = 2**30  # bytes
+LARGEST_TENSOR = 2**28  # numbers
+MOST_NODES = 5000
+LARGEST_SIDE = 9999  # pixels
+# What networks for images, and the search, are made of.
+OPERATORS = frozenset(
+    [
+        "Add",
+        "ArgMax",
+        "ArgMin",
+        "AveragePool",
+        "BatchNormalization",
+        "Cast",
+        "Clip",
+        "Concat",
+        "Constant",
+        "Conv",
+        "Div",
+        "Erf",
+        "Exp",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "Gemm",
+        "GlobalAveragePool",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "LeakyRelu",
+        "MatMul",
+        "Max",
+        "MaxPool",
+        "Min",
+        "Mul",
+        "Neg",
+        "PRelu",
+        "Pad",
+        "Pow",
+        "ReduceL2",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceSum",
+        "Relu",
+        "Reshape",
+        "Resize",
+        "Shape",
+        "Sigmoid",
+        "Slice",
+        "Softmax",
+        "Softplus",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Tanh",
+        "TopK",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    ]
+)
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
+class ExportedSettings(Settings):
+    """What an exported model says about itself."""
+
+    backbone: Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,99}(\.\w{1,99})?$")]
+    weights_hash: Annotated[str, Field(pattern=r"^(random|[0-9a-f]{64})$")]
+    image_size: tuple[Side, Side]
+    image_score: Word
+    metric: Word
+    n_neighbors: Count
+    bank_size: Annotated[int, Field(ge=1, lt=10**9)]
+    n_vectors: Annotated[int, Field(ge=1, lt=10**15)]
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None
+    made_with: Annotated[dict[str, Annotated[str, Field(max_length=60)]], Field(max_length=9)]
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """What a file holds, checked: the graph's bytes, for a runtime, and the settings."""
+
+    content: bytes
+    settings: ExportedSettings
+
+
+def looks_exported(path: str | Path) -> bool:
+    """Whether a file is to be read as an exported model rather than as a memory bank.
+
+    By its name, or by its first byte: in ONNX the version comes first, a bank begins with a length.
+    """
+    if str(path).lower().endswith(".onnx"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError:
+        return False
+    return start[:1] == b"\x08" and start[8:] != b"{"
+
+
+def resizing(onnx: Any, input_size: tuple[int, int]) -> tuple[list[Any], list[Any]]:
+    """The first nodes of the graph and the sizes they need: bilinear, antialiased, on 8-bit pixels.
+
+    The width first, then the height, as `extractor.resized` does it with Pillow. ONNX Runtime's
+    pixels are Pillow's, or one gray level off in a few of them.
+    """
+    node = onnx.helper.make_node
+    how = {"mode": "linear", "antialias": 1, "exclude_outside": 1}
+    nodes = [
+        node("Transpose", [IMAGE], ["channels_first"], perm=[0, 3, 1, 2]),
+        node("Shape", ["channels_first"], ["image_height"], start=2, end=3),
+        node("Concat", ["sizes_before", "image_height", "input_width"], ["row_sizes"], axis=0),
+        node("Resize", ["channels_first", "", "", "row_sizes"], ["resized_rows"], **how),
+        node("Resize", ["resized_rows", "", "", "input_sizes"], ["resized"], **how),
+        node("Transpose", ["resized"], [PIXELS], perm=[0, 2, 3, 1]),
+    ]
+    height, width = input_size
+    sizes = {"sizes_before": [1, 3], "input_width": [width], "input_sizes": [1, 3, height, width]}
+    tensors = [
+        onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
+        for name, values in sizes.items()
+    ]
+    return nodes, tensors
+
+
+def with_metadata(model: Any, settings: ExportedSettings) -> bytes:
+    """The bytes of a model with its settings and its SHA-256 in its metadata.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+    settings : ExportedSettings
+    """
+    del model.metadata_props[:]
+    for key, value in (("format", FORMAT), ("settings", settings.model_dump_json())):
+        model.metadata_props.add(key=key, value=value)
+    model.producer_name = "patchcore-helpers"
+    model.doc_string = ""
+    model.metadata_props.add(key="digest", value=digest_of(model))
+    return model.SerializeToString(deterministic=True)
+
+
+def digest_of(model: Any) -> str:
+    """SHA-256 over a model, but for the digest in its metadata."""
+    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != "digest"]
+    texts = [text for pair in sorted(kept) for text in pair]
+    return sha256(model.graph.SerializeToString(deterministic=True), str(model.ir_version), *texts)
+
+
+def read_exported(path: str | Path) -> ExportedFile:
+    """Read and check a file that `PatchCore.export` wrote; nothing in it is run.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or not an exported model.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such model file")
+    if Path(path).stat().st_size > LARGEST_FILE:
+        raise InputError(f"{path}: not an exported model of this package: it is too large")
+    return check_exported(path, Path(path).read_bytes())
+
+
+def check_exported(path: str | Path, content: bytes) -> ExportedFile:
+    """`read_exported` of bytes; `path` is what messages name."""
+    onnx = import_onnx()
+    with _refusing(path):
+        model = onnx.ModelProto.FromString(content)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        if metadata.get("format") != FORMAT:
+            raise ValueError("its metadata do not say that it is one")
+        _check_structure(onnx, model)
+        _check_sizes(onnx, model)
+        if metadata.get("digest") != digest_of(model):
+            raise ValueError("it is damaged: its contents do not match their checksum")
+        settings = ExportedSettings.model_validate_json(metadata.get("settings", ""))
+    return ExportedFile(content, settings)
+
+
+@contextmanager
+def _refusing(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        reason = first_problem(error)
+    except Exception as error:  # protobuf and onnx raise many kinds on damaged files
+        reason = error_line(error)[:200]
+    else:
+        return
+    raise InputError(
+        f"{path}: not an exported model of this package ({reason}); export the bank again"
+    )
+
+
+def import_onnx() -> Any:
+    """The package onnx, or one line that says how to install it."""
+    try:
+        import onnx
+    except ImportError:
+        raise InputError(
+            "exported models: the onnx package, which writes and checks them, is missing; "
+            "install it: pip install onnx onnxruntime"
+        ) from None
+    return onnx
+
+
+def _check_structure(onnx: Any, model: Any) -> None:
+    """Refuse whatever `onnx_graph` does not write: what it does is known, the rest may be bad."""
+    graph = model.graph
+    if model.functions or model.training_info or graph.sparse_initializer:
+        raise ValueError("it holds functions, training or sparse tensors")
+    if [(entry.domain, entry.version) for entry in model.opset_import] != [("", OPSET)]:
+        raise ValueError(f"it is not of operator set {OPSET} alone")
+    if len(graph.node) > MOST_NODES:
+        raise ValueError(f"it has more than {MOST_NODES} nodes")
+    for node in graph.node:
+        if node.domain or node.op_type not in OPERATORS:
+            raise ValueError(f"operator {node.domain[:40]!r} {node.op_type[:40]!r}")
+        for attribute in node.attribute:
+            _check_attribute(onnx, attribute)
+    for tensor in graph.initializer:
+        _check_tensor(onnx, tensor)
+    names = [value.name for value in graph.input], [value.name for value in graph.output]
+    if names != ([IMAGE], list(OUTPUTS)):
+        raise ValueError("its inputs and outputs are others")
+
+
+def _check_attribute(onnx: Any, attribute: Any) -> None:
+    kinds = onnx.AttributeProto
+    plain = (kinds.INT, kinds.INTS, kinds.FLOAT, kinds.FLOATS, kinds.STRING, kinds.STRINGS)
+    if attribute.type == kinds.TENSOR:
+        _check_tensor(onnx, attribute.t)
+    elif attribute.type not in plain or attribute.ref_attr_name:
+        raise ValueError(f"attribute {attribute.name[:40]!r} is no plain value")
+
+
+def _check_tensor(onnx: Any, tensor: Any) -> None:
+    """Its numbers are in this file, and as many as its shape says."""
+    if tensor.external_data or tensor.data_location != onnx.TensorProto.DEFAULT:
+        raise ValueError(f"tensor {tensor.name[:40]!r} lies in another file")
+    if any(side < 0 for side in tensor.dims):
+        raise ValueError(f"tensor {tensor.name[:40]!r} has a negative side")
+    count = math.prod(tensor.dims)
+    if count > LARGEST_TENSOR:
+        raise ValueError(f"tensor {tensor.name[:40]!r} of {count} numbers")
+    kinds = onnx.TensorProto
+    sizes = {kinds.FLOAT: 4, kinds.INT64: 8, kinds.INT32: 4, kinds.UINT8: 1, kinds.BOOL: 1}
+    if tensor.data_type not in sizes:
+        raise ValueError(f"tensor {tensor.name[:40]!r} of type {tensor.data_type}")
+    listed = len(tensor.float_data) + len(tensor.int64_data) + len(tensor.int32_data)
+    if len(tensor.raw_data) != sizes[tensor.data_type] * count and listed != count:
+        raise ValueError(f"tensor {tensor.name[:40]!r} does not hold what its shape says")
+
+
+def _check_sizes(onnx: Any, model: Any) -> None:
+    """The sides of every tensor that is computed are known, and small enough.
+
+    Only the photograph itself has any size, until it is resized.
+    """
+    n_first = _check_resizing(onnx, model.graph)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    known = {value.name: value.type.tensor_type for value in inferred.value_info}
+    known |= {value.name: value.type.tensor_type for value in inferred.output}
+    for node in model.graph.node[n_first:]:
+        for name in filter(None, node.output):
+            _check_value(name, known.get(name))
+
+
+def _check_resizing(onnx: Any, graph: Any) -> int:
+    """The graph begins by bringing the photograph to one size, up to `LARGEST_SIDE`.
+
+    Returns how many nodes that takes; no other node sees the photograph.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    if len(tensors) < len(graph.initializer) or "input_sizes" not in tensors:
+        raise ValueError("its tensors have no names of their own")
+    sides = list(tensors["input_sizes"].int64_data)[2:]
+    if len(sides) != 2 or not all(1 <= side <= LARGEST_SIDE for side in sides):
+        raise ValueError("it does not say to which size it brings images")
+    nodes, sizes = resizing(onnx, (sides[0], sides[1]))
+    begins_so = list(graph.node[: len(nodes)]) == nodes
+    if not begins_so or any(tensors.get(size.name) != size for size in sizes):
+        raise ValueError("it does not begin by resizing the image")
+    of_the_photograph = {IMAGE, *(name for node in nodes[:-2] for name in node.output)}
+    if any(of_the_photograph & set(node.input) for node in graph.node[len(nodes) :]):
+        raise ValueError("it computes on the image before it is resized")
+    return len(nodes)
+
+
+def _check_value(name: str, kind: Any) -> None:
+    sides = [] if kind is None else kind.shape.dim
+    if kind is None or not all(side.HasField("dim_value") for side in sides):
+        raise ValueError(f"the size of {name[:40]!r} does not follow from the file")
+    if math.prod(side.dim_value for side in sides) > LARGEST_TENSOR:
+        raise ValueError(f"{name[:40]!r} would take more than {LARGEST_TENSOR} numbers")

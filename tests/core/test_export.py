@@ -1,0 +1,302 @@
+"""The exported graph against the model, and files that are damaged or hostile."""
+
+import os
+import time
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from patchcore_helpers import InputError, PatchCore
+from patchcore_helpers.core import export, onnx_file
+from patchcore_helpers.core.extractor import resized
+from patchcore_helpers.core.onnx_file import LARGEST_FILE, read_exported
+from patchcore_helpers.core.onnx_model import ExportedModel
+
+pytestmark = pytest.mark.long
+
+SOON = 2  # seconds of processor time that a refusal may take
+SETTINGS = {
+    "a square": {},
+    "a rectangle": {"image_size": (48, 40)},
+    "three neighbors": {"n_neighbors": 3, "image_score": "mean"},
+    "the cosine, reweighted": {"metric": "cosine", "image_score": "reweighted"},
+    "the top 1 %, not smoothed": {"image_score": "top1_percent", "sigma": 0},
+    "a vision transformer": {"backbone": "test_vit", "image_size": (64, 48)},
+    "scikit-learn's search": {"index": "sklearn"},
+}
+
+
+def make(backbone="test_resnet", **options):
+    options = {"image_size": 64, "coreset_ratio": 0.1, "engine": "torch", **options}
+    return PatchCore(backbone, weights="random", **options)
+
+
+@pytest.fixture(scope="module")
+def model(photos):
+    return make().fit(photos).calibrate(photos, 0.5)
+
+
+@pytest.fixture(scope="module")
+def saved(model, photos, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    model.export(path, photos[:2])
+    return path
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_graph_says_what_the_model_says(name, photos, photo, tmp_path):
+    """On images that need no resizing, so that nothing but the arithmetic is compared.
+
+    The resizing has a test of its own: the differences of one gray level that it leaves weigh more
+    in a network of random weights, on smooth drawings, than on photographs.
+    """
+    model = make(**SETTINGS[name]).fit(photos).calibrate(photos, 0.5)
+    size = model.extractor_.input_size
+    images = [photo(50, size), photo(51, size, defect=True), photo(52, size)]
+    model.export(tmp_path / "model.onnx", images[:1])
+    exported = ExportedModel.load(tmp_path / "model.onnx")
+    results = list(exported.detect_batches(images))
+    ours = model.detect(images)
+    np.testing.assert_allclose([r.scores[0] for r in results], ours.scores, rtol=1e-4)
+    for result, scores, values in zip(results, ours.patch_scores, model.to_maps(ours), strict=True):
+        np.testing.assert_allclose(result.patch_scores[0], scores, atol=1e-4 * scores.max())
+        np.testing.assert_allclose(result.maps[0], values, atol=1e-4 * values.max())
+    rows = np.concatenate([result.nearest_rows for result in results])
+    assert (rows == model.nearest_rows(images)).mean() > 0.99
+    assert exported.threshold_ == model.threshold_
+
+
+def test_a_bank_in_several_blocks(photos, monkeypatch, tmp_path):
+    """A bank too large for one table of distances is searched block by block."""
+    monkeypatch.setattr("patchcore_helpers.core.onnx_graph.TABLE", 64 * 7)
+    for k in (1, 3):
+        model = make(n_neighbors=k).fit(photos)
+        agreement = model.export(tmp_path / "model.onnx", photos)
+        assert agreement.same_rows > 0.99 and agreement.patch_scores < 1e-4
+        graph = onnx.load(tmp_path / "model.onnx").graph
+        assert sum(node.op_type == "Concat" for node in graph.node) >= 2
+
+
+def test_a_changed_weight_is_refused_and_nothing_is_left(model, photos, tmp_path, monkeypatch):
+    build = export.build_graph
+
+    def spoiled(parts):
+        graph = build(parts)
+        weights = next(t for t in graph.graph.initializer if len(t.dims) == 4)
+        array = onnx.numpy_helper.to_array(weights).copy()
+        array.flat[0] += 0.5
+        weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
+        return graph
+
+    monkeypatch.setattr(export, "build_graph", spoiled)
+    with pytest.raises(InputError, match="does not agree with the model") as caught:
+        model.export(tmp_path / "model.onnx", photos[:2])
+    assert "\n" not in str(caught.value) and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"index": {"kind": "ivf_pq", "m": 4, "bits": 4, "n_clusters": 1}}, "index='exact'"),
+        ({"aggregation": "paper"}, "aggregation='concat'"),
+        ({"precision": "bfloat16"}, "precision='float32'"),
+    ],
+)
+def test_what_cannot_be_exported_says_what_to_do(options, message, photos, tmp_path):
+    model = make(**{"coreset_ratio": 1.0, **options}).fit(photos)
+    with pytest.raises(InputError, match=f"cannot be exported.*fit again with {message}") as caught:
+        model.export(tmp_path / "model.onnx", photos[:1])
+    assert "\n" not in str(caught.value) and os.listdir(tmp_path) == []
+
+
+# Hostile files: changes of a sound model, under a digest that fits them.
+
+
+def node(kind, inputs, outputs, **attributes):
+    """One more node at the front."""
+
+    def change(model):
+        model.graph.node.insert(0, helper.make_node(kind, inputs, outputs, **attributes))
+
+    return change
+
+
+def external(model):
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../../etc/passwd")
+
+
+def external_attribute(model):
+    tensor = TensorProto(dims=[1], data_type=TensorProto.FLOAT)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    node("Constant", [], ["more"], value=tensor)(model)
+
+
+def claims(*dims):
+    def change(model):
+        del model.graph.initializer[0].dims[:]
+        model.graph.initializer[0].dims.extend(dims)
+
+    return change
+
+
+def resized_to(name, *sizes):
+    def change(model):
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        del tensor.int64_data[:]
+        tensor.int64_data.extend(sizes)
+
+    return change
+
+
+def enlarged_later(model):
+    """The photograph is used again, behind its resizing, by a node that has no fixed size."""
+    model.graph.node.add(op_type="Transpose", input=["channels_first"], output=["again"])
+
+
+def inner_graph(model):
+    graph = helper.make_graph([], "inner", [], [])
+    node("Loop", ["", ""], ["looped"], body=graph)(model)
+
+
+def function(model):
+    model.functions.add(name="Relu", domain="")
+
+
+def many_nodes(model):
+    for number in range(onnx_file.MOST_NODES):
+        model.graph.node.add(op_type="Relu", input=["score"], output=[f"r{number}"])
+
+
+def other_output(model):
+    model.graph.output[0].name = "other"
+
+
+def settings(**change):
+    def apply(model):
+        entry = next(e for e in model.metadata_props if e.key == "settings")
+        import json
+
+        entry.value = json.dumps({**json.loads(entry.value), **change})
+
+    return apply
+
+
+HOSTILE = {
+    "external data": external,
+    "external data in an attribute": external_attribute,
+    "a custom operator": node("Evil", ["image"], ["more"], domain="com.evil"),
+    "an operator that is not in a network": node("StringNormalizer", ["image"], ["more"]),
+    "a random generator": node("RandomNormal", [], ["more"], shape=[10**6, 10**6]),
+    "a graph in a graph": inner_graph,
+    "a function": function,
+    "many nodes": many_nodes,
+    "a tensor of 2**60 numbers": claims(2**30, 2**30),
+    "a tensor of more numbers than it holds": claims(1000, 1000),
+    "a negative side": claims(-1, 4),
+    "a photograph enlarged to a million pixels a side": resized_to(
+        "input_sizes", 1, 3, 10**6, 10**6
+    ),
+    "a width other than that of the input": resized_to("input_width", 10**9),
+    "the photograph used again": enlarged_later,
+    "another output": other_output,
+    "a threshold that is no number": settings(threshold="1"),
+    "an unknown setting": settings(command="rm"),
+    "a path for a backbone": settings(backbone="../../etc/passwd"),
+    "scores by the billion": settings(bank_size=10**12),
+}
+FILES = {
+    "empty": b"",
+    "text": b"hello world",
+    "zeros": bytes(10**6),
+    "a pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00cos\nsystem\n(S'true'\ntR.",
+    "deeply nested": b"\x3a\xff\xff\xff\x7f" * 1000,
+}
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """Check that a file is refused, soon, in one line, before a runtime sees it."""
+    started = []
+    monkeypatch.setattr("patchcore_helpers.core.onnx_model._start", started.append)
+
+    def check(content, message="not an exported model of this package"):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
+        begin = time.process_time()
+        with pytest.raises(InputError, match=message) as caught:
+            ExportedModel.load(path)
+        assert time.process_time() - begin < SOON
+        line = str(caught.value)
+        assert line.startswith(str(path)) and "\n" not in line and len(line) < 600
+        assert started == []
+
+    return check
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_models(name, saved, refused):
+    model = onnx.load(saved, load_external_data=False)
+    HOSTILE[name](model)
+    entry = next(e for e in model.metadata_props if e.key == "digest")
+    entry.value = onnx_file.digest_of(model)
+    refused(model.SerializeToString())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_no_models(name, refused):
+    refused(FILES[name])
+
+
+def test_a_changed_byte_does_not_match_the_digest(saved, refused):
+    model = onnx.load(saved)
+    weights = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    data = bytearray(weights.raw_data)
+    data[0] ^= 1  # a digit in the last place: as plausible as the true one
+    weights.raw_data = bytes(data)
+    refused(model.SerializeToString(), "do not match their checksum")
+
+
+def test_a_file_too_large_to_read(tmp_path):
+    with open(tmp_path / "model.onnx", "wb") as file:
+        file.truncate(LARGEST_FILE + 1)
+    with pytest.raises(InputError, match="too large"):
+        read_exported(tmp_path / "model.onnx")
+
+
+def test_photographs_of_its_own(model, tmp_path):
+    """Without images, the comparison is on embedded photographs, two kinds of rectangles among
+    them."""
+    pytest.importorskip("elpv_dataset")
+    shapes = {image.shape for image in export.real_photographs()}
+    assert len(shapes) == 3 and len(export.real_photographs()) == 8
+    agreement = model.export(tmp_path / "model.onnx")
+    assert agreement.n_images == 8 and agreement.scores < 1e-4
+
+
+def test_the_resizing_is_that_of_the_model(saved):
+    """Alone, on noise: one gray level off at the most, and in few pixels, whatever the shape."""
+    graph = onnx.load(saved).graph
+    front = helper.make_graph(
+        list(graph.node[:6]),
+        "front",
+        list(graph.input),
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, 64, 64, 3])],
+        [t for t in graph.initializer if t.name in ("sizes_before", "input_width", "input_sizes")],
+    )
+    import onnxruntime
+
+    content = helper.make_model(front, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    session = onnxruntime.InferenceSession(content.SerializeToString())
+    for shape in ((64, 64), (200, 90), (30, 500), (120, 50), (500, 70)):
+        noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        expected = resized(Image.fromarray(noise), (64, 64)).astype(int)
+        (ours,) = session.run(None, {"image": noise[None]})
+        difference = np.abs(ours[0] - expected)
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
