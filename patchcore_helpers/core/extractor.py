@@ -59,6 +59,9 @@ def has_bfloat16() -> bool:
     return any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
 
 
+RESIZING = "the width, then the height"  # `resized`; another way makes other maps
+
+
 class Extractor:
     """Turns images into feature maps and patch vectors, batch by batch.
 
@@ -172,6 +175,7 @@ class Extractor:
             self.input_size,
             self.precision,
             self.engine_name,
+            RESIZING,
         ]
 
     def prepare(self, item: Any) -> Tensor:
