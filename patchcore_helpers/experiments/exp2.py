@@ -6,9 +6,11 @@ test image is scored twice: by its worst patch, and by its worst patch *inside* 
 of patches, where the zeros beyond the border shorten the vectors (see `variance_weights`).
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,13 +39,14 @@ from patchcore_helpers.experiments.common import (
     flatten,
     load_images,
 )
-from patchcore_helpers.experiments.grid import Outcome, Row, Task
+from patchcore_helpers.experiments.grid import Outcome, Row, Task, to_csv
 from patchcore_helpers.experiments.statistics import (
     collect_scores,
     paired_scores,
     summarize,
     tabulate_intervals,
 )
+from patchcore_helpers.files import atomic_write
 from patchcore_helpers.validation import check_choice
 
 # fmt: off
@@ -128,8 +131,8 @@ class Settings(ImageSettings):
     ratios : sequence of float
         Shares of the training patches that are kept.
     split : "stretch" or "random"
-        How solar cells are split; other categories have a split of their own. With "stretch",
-        `max_train` and `max_test` are images per fold.
+        How solar cells are split; other categories have a split of their own. With "stretch", every
+        fold has `max_train` training images, and `max_test` is shared evenly among the folds.
     n_folds : int, from 2
         Stretches of files, each of which is the test of one fold.
     """
@@ -169,7 +172,8 @@ def load_folds(settings: Settings, category: str) -> list[Category]:
     if settings.split != "stretch" or category not in ELPV_NAMES:
         return [load_images(settings, category)]
     folds = load_elpv_folds(category, settings.n_folds)
-    return [fold.limit(settings.max_train, settings.max_test) for fold in folds]
+    test_per_fold = math.ceil(settings.max_test / settings.n_folds)
+    return [fold.limit(settings.max_train, test_per_fold) for fold in folds]
 
 
 def run_task(
@@ -396,6 +400,29 @@ def mean_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, "interval"])
 
 
+def overview(outcomes: Sequence[Outcome], floor: pd.DataFrame) -> pd.DataFrame:
+    """Image AUROC of every category and method, means over ratios and seeds, beside the floor.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+    floor : DataFrame
+        What `floor_table` returned.
+    """
+    rows = rows_by_seed(outcomes)
+    sizes = rows.groupby("category", sort=False)[["n_folds", "n_test"]].first()
+    aurocs = rows.pivot_table("auroc", "category", "method", sort=False)
+    floor_aurocs = floor.set_index("category")["auroc"].rename("darkest point")
+    return sizes.join(aurocs.rename(columns=PLAIN_NAMES)).join(floor_aurocs)
+
+
+def write_results(outcomes: Sequence[Outcome], folder: str | Path) -> None:
+    """Write results_all_methods.csv into a folder; the empty string writes nothing."""
+    if folder:
+        rows = results_table(outcomes).to_dict("records")
+        atomic_write(Path(folder) / "results_all_methods.csv", to_csv(rows, COLUMNS))
+
+
 def results_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """The content of results_all_methods.csv: the mean table, then what failed and why."""
     means = mean_table(outcomes)[COLUMNS].to_dict("records")
@@ -567,22 +594,100 @@ def ring_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     return groups[["ring_share", "hottest_in_ring"]].mean().reset_index()
 
 
-def summary(outcomes: Sequence[Outcome], one: str = "v2_variance", other: str = "v1_random") -> str:
-    """The text of exp2_summary.txt: over all, by category, by ratio; all computed."""
-    comparison = compare(outcomes, one, other)
+def summary(
+    outcomes: Sequence[Outcome],
+    comparisons: pd.DataFrame,
+    one: str = "v2_variance",
+    other: str = "v1_random",
+) -> str:
+    """The text of exp2_summary.txt: overall, by category, by ratio; all computed.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+    comparisons : DataFrame
+        What `compare_all` returned.
+    one, other : str
+        The pair of methods that is told.
+    """
+    comparison = of_pair(comparisons, one, other)
     means = mean_table(outcomes)
+    names = PLAIN_NAMES[one], PLAIN_NAMES[other]
     lines = [
-        f"Experiment 2: {one} against {other}",
-        f"{len(comparison)} comparisons, intervals corrected for their number",
+        f"Experiment 2: {one} ({names[0]}) against {other} ({names[1]})",
+        f"{len(comparisons)} comparisons in all, intervals corrected for their number",
         "",
-        summarize(comparison, one, other),
+        summarize(comparison, *names),
     ]
     for title, column in (("By category", "category"), ("By ratio", "compression_ratio")):
         aurocs = means.pivot_table("auroc", column, "method", sort=False).round(4)
         lines += ["", f"{title}, mean image AUROC", aurocs.to_string()]
-    lines += ["", "All comparisons", comparison.round(4).to_string(index=False)]
     did_not_run = [row["status"] for o in outcomes if not o.finished for row in o.rows]
     return "\n".join([*lines, "", *did_not_run]).rstrip() + "\n"
+
+
+def picks_and_hottest(
+    patches: Patches, methods: Sequence[str], ratio: float, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Where the rows of each method's bank come from, and where normal test images score highest.
+
+    Returns
+    -------
+    picks : dict of method to int array of shape (rows of the bank,)
+        Places on the grid: row * columns + column.
+    hottest : dict of method to int array of shape (normal test images,)
+    """
+    train = flatten(patches.train)
+    n_rows = max(1, round(ratio * len(train)))
+    n_places = int(np.prod(patches.train.shape[1:3]))
+    normal = patches.test[patches.images.labels == 0]
+    picks, hottest = {}, {}
+    for method in methods:
+        chosen = METHODS[method](patches.train, n_rows, seed).indices
+        distances = nested_distances(train[chosen], normal, [n_rows])[0]
+        picks[method] = chosen % n_places
+        hottest[method] = distances.reshape(len(normal), -1).argmax(axis=1)
+    return picks, hottest
+
+
+def printed_aurocs(
+    outcomes: Sequence[Outcome], n_per_class: int, seed: int
+) -> tuple[list[np.ndarray], int]:
+    """AUROCs of single banks on a few of their test images, as a table would print them.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+    n_per_class : int
+        Test images of each class; fewer, if there are fewer.
+    seed : int
+        Of the choice of the images.
+
+    Returns
+    -------
+    tables : list of float arrays
+        One for each category of up to three: an AUROC for each method and ratio, to four decimals.
+    n_per_class : int
+        How many images there were.
+    """
+    random = np.random.default_rng(seed)
+    by_category = {o.task["category"]: o.scores for o in outcomes if o.finished}
+    chosen = list(by_category.values())[:3]
+    counts = [np.bincount(np.array(scores["labels"])).min() for scores in chosen]
+    n_images = int(min([n_per_class, *counts]))
+    tables = []
+    for scores in chosen:
+        labels = np.array(scores["labels"])
+        rows = np.concatenate(
+            [random.permutation(np.flatnonzero(labels == label))[:n_images] for label in (0, 1)]
+        )
+        aurocs = [
+            image_auroc(labels[rows], np.array(values)[rows])
+            for name, values in scores.items()
+            if name not in ("labels", "groups") and not name.endswith(INSIDE)
+        ]
+        tables.append(np.round(np.array(aurocs, float), 4))
+    return tables, n_images
 
 
 @dataclass(frozen=True)

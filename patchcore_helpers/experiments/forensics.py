@@ -140,3 +140,27 @@ def share_of_impossible(
     """
     possible = [is_possible_auroc(value, n_defective, n_normal, decimals) for value in aurocs]
     return 1 - sum(possible) / len(possible)
+
+
+def insert_invented(real: Sequence[np.ndarray], place: int, seed: int) -> list[np.ndarray]:
+    """Tables of AUROCs with one more among them, which no images have given.
+
+    Parameters
+    ----------
+    real : sequence of float arrays
+        AUROCs, printed with four decimals.
+    place : int
+        Where the invented table goes: from 0 to the number of real ones.
+    seed : int
+
+    Returns
+    -------
+    list of float arrays
+        The invented one looks like the others: their mean, plus noise of their spread.
+    """
+    random = np.random.default_rng(seed)
+    together = np.concatenate(real)
+    invented = random.normal(together.mean(), max(0.01, together.std()), len(real[0]))
+    tables = list(real)
+    tables.insert(place, np.round(np.clip(invented, 0.5, 0.995), 4))
+    return tables

@@ -153,7 +153,7 @@ def test_blank_is_grey_wrong_is_red_and_right_is_green(body, color, monkeypatch)
 
 
 # Still with two exercises each and no quiz; a notebook that gets them has to leave this list.
-TO_BE_EXTENDED = ["04_exp1_backbone_comparison", "05_exp2_adaptive_coreset", "07_aitex_tiling"]
+TO_BE_EXTENDED = ["04_exp1_backbone_comparison", "07_aitex_tiling"]
 
 
 @pytest.mark.parametrize("notebook", TO_BE_EXTENDED)
