@@ -129,8 +129,12 @@ def load_patches(settings: ImageSettings, backbone: str, category: str) -> Patch
     With `use_cache`, the network sees them once: later calls, of this process or of others, read
     the feature maps from disk.
     """
+    return extract_patches(settings, backbone, load_images(settings, category))
+
+
+def extract_patches(settings: ImageSettings, backbone: str, images: Category) -> Patches:
+    """Send images that are loaded through a backbone; see `load_patches`."""
     require_weights(backbone)
-    images = load_images(settings, category)
     cache = FeatureCache.of(settings.use_cache or None)
     extractor = Extractor(
         load_backbone(backbone),

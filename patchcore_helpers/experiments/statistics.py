@@ -7,7 +7,7 @@ the chance of any false verdict among *them* is at most 5 %. `compare` does this
 methods; a page with several pairs passes its tables to `correct_over_page`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,9 +193,33 @@ def compare(
     intervals: list[tuple[str, str, Interval]] = []
     intervals += [("case", name, auroc_interval(*pair)) for name, pair in cases.items()]
     intervals += [("category", name, interval) for name, interval in by_category.items()]
-    intervals.append(("all", "all", mean_interval(list(by_category.values()))))
+    return tabulate_intervals(intervals, confidence)
 
-    rows = [(kind, name, *interval[:5]) for kind, name, interval in intervals]
+
+def tabulate_intervals(
+    intervals: Sequence[tuple[str, str, Interval]], confidence: float = 0.95
+) -> pd.DataFrame:
+    """The table of `compare`, from differences that are estimated already.
+
+    Parameters
+    ----------
+    intervals : sequence of (kind, name, Interval)
+        Kind is "case" or "category"; the row "all" is the mean over the categories.
+    confidence : float in (0, 1)
+        As `compare` takes it.
+
+    Raises
+    ------
+    InputError
+        If there is no category.
+    """
+    by_category = [interval for kind, _, interval in intervals if kind == "category"]
+    if not by_category:
+        raise InputError("nothing to compare: the two methods share no finished category")
+    rows = [
+        (kind, name, *interval[:5])
+        for kind, name, interval in [*intervals, ("all", "all", mean_interval(by_category))]
+    ]
     table = pd.DataFrame(rows, columns=["kind", "name", "difference", "low", "high", "error", "df"])
     return correct_over_page({"": table}, primary="", confidence=confidence).drop(
         columns="comparison"

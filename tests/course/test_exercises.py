@@ -153,18 +153,7 @@ def test_blank_is_gray_wrong_is_red_and_right_is_green(body, color, monkeypatch)
     assert EXERCISES[name].solution in solution.get_text()
 
 
-# Still with two exercises each and no quiz; a notebook that gets them has to leave this list.
-TO_BE_EXTENDED = ["05_exp2_adaptive_coreset"]
-
-
-@pytest.mark.parametrize("notebook", TO_BE_EXTENDED)
-def test_the_list_of_what_is_to_be_extended_is_true(notebook):
-    assert len(exercises_of(notebook)) < 5
-    with pytest.raises(InputError, match="no quiz"):
-        read_quiz(notebook)
-
-
-@pytest.mark.parametrize("notebook", [name for name in MODULES if name not in TO_BE_EXTENDED])
+@pytest.mark.parametrize("notebook", MODULES)
 def test_every_notebook_has_exercises_of_every_kind_and_a_quiz(notebook):
     kinds = [EXERCISES[name].kind for name in exercises_of(notebook)]
     assert set(kinds) == set(KINDS) and len(kinds) >= 5

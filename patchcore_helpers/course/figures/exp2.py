@@ -10,23 +10,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from patchcore_helpers.core.intervals import mean_interval
-from patchcore_helpers.course.figures.panels import bars_from_chance
+from patchcore_helpers.course.figures.panels import bars_from_chance, label_plane
 from patchcore_helpers.course.figures.style import (
     BLACK,
     BLUE,
+    DEFECT,
     GREEN,
     ORANGE,
     PURPLE,
+    SKY,
     VERMILION,
     log_scale,
 )
-from patchcore_helpers.experiments.exp2 import Picks, mean_table
+from patchcore_helpers.experiments import toy_weighting
+from patchcore_helpers.experiments.exp2 import PLAIN_NAMES, WHOLE, Picks, mean_table
 from patchcore_helpers.experiments.grid import Outcome
 
 METHOD_COLORS = {
     "v1_random": ORANGE,
     "k_center": BLUE,
     "v2_variance": VERMILION,
+    "v2_even_border": SKY,
     "v2_neighborhood": GREEN,
     "v2_literal": PURPLE,
 }
@@ -49,10 +53,10 @@ def main_comparison(outcomes: Sequence[Outcome]) -> Figure:
             marker="o",
             capsize=3,
             color=METHOD_COLORS[str(method)],
-            label=method,
+            label=PLAIN_NAMES[str(method)],
         )
     ratios = sorted(means["compression_ratio"].unique())
-    ax.set(xscale="log", xlabel="compression ratio: share of patches kept")
+    ax.set(xscale="log", xlabel="compression ratio (share of patches kept)")
     ax.set(ylabel="image AUROC\n(mean over categories)")
     ax.set_xticks(ratios, [f"{ratio:.1%}" for ratio in ratios])
     ax.minorticks_off()
@@ -72,7 +76,8 @@ def category_performance(outcomes: Sequence[Outcome]) -> Figure:
         ax.set(title=f"{ratio:.1%} kept", xlabel="image AUROC", xlim=(None, 1.01))
     axes[0][0].invert_yaxis()
     handles, methods = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, methods, loc="outside lower center", ncols=len(methods))
+    names = [PLAIN_NAMES[method] for method in methods]
+    figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -104,8 +109,132 @@ def improvement_percentage(
     ax.axvline(0, color=BLACK, lw=1)
     ax.set_yticks(y, cases["name"])
     ax.invert_yaxis()
-    ax.set(xlabel=f"{one} over {other}: change of image AUROC (%)")
+    names = f"{PLAIN_NAMES[one]} over {PLAIN_NAMES[other]}"
+    ax.set(xlabel=f"{names}: change of image AUROC (%)")
     ax.set_title("green: better, red: worse, gray: no difference shown", fontsize=10)
+    return figure
+
+
+def forest(page: pd.DataFrame) -> Figure:
+    """Every comparison of the page: the mean over the categories, and each category as a dot.
+
+    Parameters
+    ----------
+    page : DataFrame
+        What `exp2.compare_all` returned.
+    """
+    rows = page[page["kind"] == "all"].reset_index(drop=True)
+    pairs = list(dict.fromkeys(zip(rows["one"], rows["other"], strict=True)))
+    figure, ax = plt.subplots(figsize=(9.5, 0.75 * len(pairs) + 1.7))
+    for row in rows.itertuples():
+        is_whole = row.scored == WHOLE
+        y = pairs.index((row.one, row.other)) + (-0.17 if is_whole else 0.17)
+        color = VERDICT_COLORS[row.verdict]
+        if row.verdict == "no difference shown":
+            color = "0.45"
+        of_categories = page[(page["comparison"] == row.comparison) & (page["kind"] == "category")]
+        ax.plot(of_categories["difference"], [y] * len(of_categories), "|", color="0.7", ms=8)
+        ax.hlines(y, row.low, row.high, color=color, lw=2.5)
+        ax.plot(row.difference, y, "o" if is_whole else "s", color=color, ms=9, zorder=3,
+                mfc=color if is_whole else "white", mew=2)  # fmt: skip
+    ax.axvline(0, color=BLACK, lw=1)
+    names = [f"{PLAIN_NAMES[one]}\nminus {PLAIN_NAMES[other]}" for one, other in pairs]
+    ax.set_yticks(range(len(pairs)), names, fontsize=10)
+    ax.set(ylim=(len(pairs) - 0.5, -0.5), xlabel="difference of image AUROC")
+    ax.grid(axis="x", color="0.92")
+    _forest_legend(figure, ax)
+    return figure
+
+
+def _forest_legend(figure: Figure, ax: Axes) -> None:
+    """What the marks and the colors of the forest plot mean."""
+    look: dict[str, Any] = {"color": BLACK, "ls": "", "mew": 2}
+    ax.plot([], [], "o", ms=9, label="all patches scored", **look)
+    ax.plot([], [], "s", ms=8, mfc="white", label="without the outermost ring", **look)
+    ax.plot([], [], "|", color="0.7", ms=8, ls="", label="single categories")
+    for verdict in ("better", "worse"):
+        ax.plot([], [], color=VERDICT_COLORS[verdict], lw=3, label=verdict)
+    ax.plot([], [], color="0.45", lw=3, label="no difference shown")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=10)
+
+
+def toy_banks(train: np.ndarray, banks: Mapping[str, toy_weighting.ToyBank]) -> Figure:
+    """The toy in the plane: its normal images, and what each bank keeps of them.
+
+    Parameters
+    ----------
+    train : float array of shape (images, 1, 2, 2)
+    banks : mapping of title to ToyBank
+    """
+    figure, axes = plt.subplots(len(banks), 1, figsize=(9, 3.1 * len(banks)), sharex=True)
+    points = train.reshape(-1, 2)
+    for ax, (title, bank) in zip(axes, banks.items(), strict=True):
+        ax.plot(*points.T, ".", color="0.75", ms=4, label="normal patches")
+        ax.plot(*bank.rows.T, "o", color=BLUE, mec="white", ms=9, label="kept in the bank")
+        x = np.mean(toy_weighting.LINE)
+        defects = np.array([[toy_weighting.CLEAR, 0], [x, toy_weighting.FAINT]])
+        ax.plot(*defects.T, "X", color=DEFECT, mec="white", ms=10, label="a defect, to come")
+        n_at_a = int((bank.places == toy_weighting.A).sum())
+        label_plane(ax, title=f"{title}: {n_at_a} picks at A, {len(bank.places) - n_at_a} at B")
+        for name, place in (("A", 0), ("B", x)):
+            ax.text(place, -4.3, f"place {name}", ha="center", fontsize=12)
+        ax.set(ylim=(-4.8, 3.6))
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3)
+    return figure
+
+
+def toy_chances(table: pd.DataFrame) -> Figure:
+    """In which share of the draws of the toy weighting raises the AUROC, by the number of picks.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns picks, and one for each of `toy_weighting.FUTURES`: shares of the draws.
+    """
+    figure, ax = plt.subplots(figsize=(8, 3.2))
+    for future, color in zip(toy_weighting.FUTURES, (BLUE, VERMILION), strict=True):
+        ax.plot(table["picks"], table[future], "o-", color=color, label=future)
+    ax.axhline(0.5, color="0.6", lw=1, ls=":")
+    ax.set(xlabel="rows that the bank keeps", ylim=(-0.05, 1.05))
+    ax.set_ylabel("share of draws in which\nweighting raises the AUROC")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def ring_maps(
+    grid: tuple[int, int], picks: Mapping[str, np.ndarray], hottest: Mapping[str, np.ndarray]
+) -> Figure:
+    """Where each bank's rows come from, and where normal test images score highest.
+
+    Parameters
+    ----------
+    grid : (rows, columns)
+        Of the patches.
+    picks : mapping of method to int array
+        Places (row * columns + column) of the rows of the bank.
+    hottest : mapping of method to int array
+        Place of the largest distance, of each normal test image.
+    """
+    figure, axes = plt.subplots(2, len(picks), figsize=(3.4 * len(picks), 6.2), squeeze=False)
+    of_picks = {name: np.bincount(at, minlength=np.prod(grid)) for name, at in picks.items()}
+    largest = max(counts.max() for counts in of_picks.values())
+    for column, (method, counts) in enumerate(of_picks.items()):
+        above, below = axes[:, column]
+        drawn = above.imshow(counts.reshape(grid), cmap="magma_r", vmin=0, vmax=largest)
+        above.set_title(PLAIN_NAMES[method].replace(", ", ",\n"), fontsize=11)
+        row, place = np.unravel_index(hottest[method], grid)
+        jitter = np.random.default_rng(0).uniform(-0.3, 0.3, (2, len(row)))
+        below.plot(place + jitter[0], row + jitter[1], "o", color=VERMILION, mec="white", ms=6)
+        below.set(xlim=(-0.5, grid[1] - 0.5), ylim=(grid[0] - 0.5, -0.5), aspect="equal")
+        inside = plt.Rectangle((0.5, 0.5), grid[1] - 2, grid[0] - 2, fill=False, ls="--", lw=1)
+        below.add_patch(inside)
+        for ax in (above, below):
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(True)
+    axes[0][0].set_ylabel("picks at each place")
+    axes[1][0].set_ylabel("hottest patch of each\nnormal test image")
+    figure.colorbar(drawn, ax=axes[0].tolist(), label="picks", shrink=0.8)
     return figure
 
 
@@ -160,10 +289,10 @@ def _draw_worth(
     ax: Axes, picks: Mapping[float, Picks], ratios: np.ndarray, exponent: float, step: int
 ) -> None:
     """AUROC against the coreset ratio, a line per exponent; the one on show stands out."""
-    for other, of_exponent in picks.items():
-        if other == exponent:
-            continue
-        ax.plot(ratios, of_exponent.aurocs, color="0.8", lw=1.5)
+    others = [power for power in picks if power != exponent]
+    for i, other in enumerate(others):
+        label = f"exponents {', '.join(f'{power:g}' for power in others)}" if i == 0 else None
+        ax.plot(ratios, picks[other].aurocs, color="0.8", lw=1.5, label=label)
     aurocs = picks[exponent].aurocs
     ax.plot(ratios, aurocs, color=BLUE, lw=3, label=f"exponent {exponent:g}", zorder=3)
     ax.plot(ratios[step], aurocs[step], "o", ms=10, color=VERMILION, zorder=4)
