@@ -74,11 +74,11 @@ def suspects(
 
     Examples
     --------
-    >>> grey = np.full((64, 64), 127, np.uint8)
-    >>> spotted = grey.copy()
+    >>> gray = np.full((64, 64), 127, np.uint8)
+    >>> spotted = gray.copy()
     >>> spotted[20:40, 20:40] = 0
     >>> model = PatchCore("resnet18", weights="random", image_size=64)
-    >>> int(suspects([grey, grey, spotted, grey], model)["image"].iloc[0])
+    >>> int(suspects([gray, gray, spotted, gray], model)["image"].iloc[0])
     2
     """
     images = as_image_list(images)

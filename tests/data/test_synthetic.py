@@ -54,7 +54,7 @@ def test_a_hard_fabric_is_the_same_cloth_with_fainter_defects(weave):
 
 
 def _change(sample):
-    """The sum of the grey levels by which a defect changes its image."""
+    """The sum of the gray levels by which a defect changes its image."""
     good = replace(sample.recipe, defect=None).draw()[0]
     return np.abs(sample.recipe.draw()[0].astype(int) - good).sum()
 
