@@ -23,7 +23,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from patchcore_helpers.course import figures
-from patchcore_helpers.experiments import exp1, exp2, exp3
+from patchcore_helpers.experiments import exp1, exp2, exp3, toy_weighting
 from patchcore_helpers.experiments.statistics import correct_over_page
 
 CONFIG = yaml.safe_load((NOTEBOOKS / "configs" / "exp1_config.yaml").read_text())
@@ -183,7 +183,7 @@ def test_figures_are_legible_with_5_categories_4_methods_3_ratios(seed):
     assert "compression ratio" in ax.get_xlabel() and "image AUROC" in ax.get_ylabel()
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.5%", "1.0%", "5.0%"]
     handles, names = ax.get_legend_handles_labels()
-    assert names == METHODS
+    assert names == [exp2.PLAIN_NAMES[method] for method in METHODS]
     colors = [figures.exp2.METHOD_COLORS[method] for method in METHODS]
     assert [handle.lines[0].get_color() for handle in handles] == colors
     by_category = figures.exp2.category_performance(outcomes)
@@ -200,8 +200,44 @@ def test_figures_are_legible_with_5_categories_4_methods_3_ratios(seed):
     assert improvement.axes[0].get_xlabel().endswith("change of image AUROC (%)")
 
 
-def test_every_method_has_a_color():
-    assert figures.exp2.METHOD_COLORS.keys() == exp2.METHODS.keys()
+def test_every_method_has_a_color_and_a_name():
+    assert figures.exp2.METHOD_COLORS.keys() == exp2.METHODS.keys() == exp2.PLAIN_NAMES.keys()
+
+
+def test_the_forest_shows_every_comparison():
+    outcomes = planted_exp2({"v1_random": 1, "k_center": 2.5, "v2_variance": 1})
+    pairs = [("k_center", "v1_random"), ("v2_variance", "v1_random")]
+    page = exp2.compare_all(outcomes, pairs, pairs[0])
+    figure = figures.exp2.forest(page)
+    assert overlaps(figure) == []
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "k-center\nminus random",
+        "variance-weighted\nminus random",
+    ]
+    marks = [line for line in ax.lines if line.get_marker() in ("o", "s")]
+    drawn = [line.get_xdata() for line in marks]
+    means = page[page["kind"] == "all"]["difference"]
+    assert np.allclose(sorted(float(np.ravel(x)[0]) for x in drawn if len(x)), sorted(means))
+    first = ax.collections[0]
+    assert to_hex(first.get_color()[0]) == "#009e73"  # better
+
+
+def test_the_ring_and_the_toy_are_legible():
+    rng = np.random.default_rng(0)
+    methods = ["k_center", "v2_variance", "v2_even_border"]
+    picks = {method: rng.integers(0, 48, 30) for method in methods}
+    figure = figures.exp2.ring_maps((6, 8), picks, {m: rng.integers(0, 48, 5) for m in methods})
+    assert overlaps(figure) == []
+    above, below = figure.axes[:2], figure.axes[3]
+    counts = np.bincount(picks["k_center"], minlength=48).reshape(6, 8)
+    assert above[0].images[0].get_array().tolist() == counts.tolist()
+    assert len(below.lines[0].get_xdata()) == 5
+    train = toy_weighting.draw_images(rng, 30)
+    banks = {name: toy_weighting.choose_bank(train, 6, e, 0) for name, e in (("a", 0), ("b", 1))}
+    assert overlaps(figures.exp2.toy_banks(train, banks)) == []
+    shares = {future: [0.5, 1.0] for future in toy_weighting.FUTURES}
+    assert overlaps(figures.exp2.toy_chances(pd.DataFrame({"picks": [8, 16], **shares}))) == []
 
 
 def test_improvement_is_in_percent_and_colored_by_the_verdict():

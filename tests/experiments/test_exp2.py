@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from dataclasses import replace
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from patchcore_helpers import load_category
 from patchcore_helpers.core.coreset import k_center_greedy
 from patchcore_helpers.core.intervals import auroc_interval
 from patchcore_helpers.data.prepare import prepare
+from patchcore_helpers.errors import InputError
 from patchcore_helpers.experiments import exp2
 from patchcore_helpers.experiments.common import load_patches
 from patchcore_helpers.experiments.grid import Grid, Outcome, to_csv
@@ -36,9 +37,9 @@ def unfinished(category="mvtec_ad/grid", seed=0):
 @pytest.mark.parametrize(
     ("one", "other", "words"),
     [
-        (3, 1, ("v2_variance is better than v1_random (+", "is better in 5 of 5 categories.")),
-        (1, 3, ("v2_variance is worse than v1_random (-", "is worse in 5 of 5 categories.")),
-        (1.5, 1.5, ("no difference between v2_variance and v1_random is", "in none of 5 categor")),
+        (3, 1, ("variance-weighted is better than random (+", "is better in 5 of 5 categories.")),
+        (1, 3, ("variance-weighted is worse than random (-", "is worse in 5 of 5 categories.")),
+        (1.5, 1.5, ("no difference between variance-weighted and random", "in none of 5 categor")),
     ],
 )
 def test_verdict_and_summary_follow_from_the_scores(one, other, words):
@@ -48,10 +49,12 @@ def test_verdict_and_summary_follow_from_the_scores(one, other, words):
     assert comparison["name"].tolist()[:3] == [
         f"mvtec_ad/bottle at {ratio}" for ratio in ("0.50%", "1.00%", "5.00%")
     ]
-    verdict = summarize(comparison, "v2_variance", "v1_random")
+    pair = ("v2_variance", "v1_random")
+    page = exp2.compare_all(outcomes, [pair], pair, with_cases=[pair])
+    verdict = summarize(exp2.of_pair(page, *pair), "variance-weighted", "random")
     assert all(word in verdict for word in words), verdict
-    text = exp2.summary(outcomes)
-    assert verdict in text and "21 comparisons" in text
+    text = exp2.summary(outcomes, page)
+    assert verdict in text and "27 comparisons" in text  # 21, and 6 without the ring
     assert text.endswith("\nfailed: no such folder\n")
     numbers = np.array([float(number) for number in re.findall(r"\d\.\d+", text)])
     by_seed = exp2.rows_by_seed(outcomes)
@@ -115,12 +118,51 @@ def test_results_are_one_row_for_all_seeds_the_sources_columns_first():
     assert header.startswith("category,method,compression_ratio,auroc,memory_reduction,low,high,")
 
 
-def test_seconds_and_correlations():
+def test_seconds_and_usefulness():
     outcomes = planted_exp2({"v1_random": 1.5, "k_center": 2}, TWO, seeds=3)
     assert exp2.selection_seconds(outcomes).to_dict() == {"v1_random": 1, "k_center": 2}
-    correlations = exp2.correlations(outcomes)
-    assert correlations["method"].tolist() == ["k_center"] * 2
-    assert np.allclose(correlations[["mean", "min", "max"]], [0.1, 0, 0.2])
+    useful = exp2.usefulness_table(outcomes)
+    assert useful["method"].tolist() == ["k_center"] * 2
+    assert np.allclose(useful["rank_correlation"], 0.1)
+
+
+def test_all_comparisons_of_a_page_are_counted_and_the_ring_has_scores_of_its_own():
+    outcomes = planted_exp2({"v1_random": 1.5, "k_center": 2, "v2_variance": 1.5}, TWO)
+    pairs = [("k_center", "v1_random"), ("v2_variance", "k_center")]
+    page = exp2.compare_all(outcomes, pairs, pairs[0], with_cases=[pairs[1]])
+    assert len(page) == 4 * 3 + 6
+    primary = page[(page["one"] == "k_center") & (page["kind"] == "all")]
+    assert primary["scored"].tolist() == list(exp2.SCORED)
+    assert (page["confidence"] == 0.95).to_numpy().nonzero()[0][0] == primary.index[0]
+    whole, inside = (exp2.of_pair(page, *pairs[0], scored) for scored in exp2.SCORED)
+    assert np.allclose(whole["difference"], -inside["difference"])  # planted with the sign turned
+
+
+def test_only_images_of_one_fold_are_compared():
+    """Oracle: the mean of scikit-learn's AUROCs of the folds."""
+    (outcome,) = planted_exp2({"v1_random": 1, "k_center": 2}, TWO[:1], seeds=1)
+    folds = np.arange(len(LABELS)) % 4
+    outcome.scores["groups"] = folds.tolist()
+    for name in outcome.scores:
+        if name not in ("labels", "groups"):  # folds on scales of their own
+            outcome.scores[name] = (np.array(outcome.scores[name]) + 100 * folds).tolist()
+    table = exp2.compare([outcome], "k_center", "v1_random")
+    by_method = {
+        method: np.mean(
+            [
+                roc_auc_score(LABELS[folds == fold], np.array(scores)[folds == fold])
+                for name, scores in outcome.scores.items()
+                if name in [f"{method} {ratio:g}" for ratio in RATIOS]
+                for fold in range(4)
+            ]
+        )
+        for method in ("k_center", "v1_random")
+    }
+    expected = by_method["k_center"] - by_method["v1_random"]
+    assert table["difference"].iloc[-1] == pytest.approx(expected)
+    means = exp2.mean_table([outcome])
+    of_random = means[means["method"] == "v1_random"]["auroc"].mean()
+    assert of_random == pytest.approx(by_method["v1_random"])
 
 
 def test_usefulness_counts_the_rows_that_decide():
@@ -128,12 +170,46 @@ def test_usefulness_counts_the_rows_that_decide():
     # The worst patch of each image: next to row 1, row 3, row 3; near-hits elsewhere.
     test = np.array([[[[0, 1], [10, 5]]], [[[30, 4], [20, 1]]], [[[30, -6], [0, 2]]]], np.float32)
     counts = [0, 1, 0, 2]
+    labels = np.array([0, 1, 1])  # row 3 decides two defective images, row 1 a normal one
     weights = np.array([0.3, 0.4, 0.1, 0.9])
-    expected = stats.spearmanr(weights, counts).statistic
-    assert exp2.usefulness(weights, bank, test) == pytest.approx(expected)
-    assert exp2.usefulness(-weights, bank, test) == pytest.approx(-expected)
-    assert exp2.usefulness(np.ones(4), bank, test) is None
-    assert exp2.usefulness(weights[[1]], bank[[1]], test) is None
+    found = exp2.usefulness(weights, bank, test, labels)
+    assert found["rank_correlation"] == pytest.approx(stats.spearmanr(weights, counts).statistic)
+    best = max(stats.spearmanr(order, counts).statistic for order in permutations(weights))
+    assert found["rank_correlation_limit"] == pytest.approx(best) and best < 1
+    assert found["weight_auroc"] == 1  # .9 of row 3 against .3 and .1 of those that decide nothing
+    turned = exp2.usefulness(-weights, bank, test, labels)
+    assert turned["rank_correlation"] == pytest.approx(-found["rank_correlation"])
+    assert turned["weight_auroc"] == 0
+    assert set(exp2.usefulness(np.ones(4), bank, test, labels).values()) == {None}
+    assert set(exp2.usefulness(weights[[1]], bank[[1]], test, labels).values()) == {None}
+
+
+def test_the_ring_is_the_outermost_patches():
+    assert exp2.ring_of((4, 5)).astype(int).tolist() == [
+        [1, 1, 1, 1, 1],
+        [1, 0, 0, 0, 1],
+        [1, 0, 0, 0, 1],
+        [1, 1, 1, 1, 1],
+    ]
+    maps = np.zeros((3, 4, 5))
+    maps[0, 0, 2] = maps[1, 1, 2] = maps[2, 2, 4] = 1
+    assert exp2.hottest_in_ring(maps) == pytest.approx(2 / 3)
+    assert exp2.inside(np.ones((1, 2, 2))).shape == (1, 2, 2)  # nothing would be left
+
+
+def test_solar_cells_are_tested_on_stretches_of_their_own():
+    settings = exp2.Settings(max_train=6, max_test=10)
+    folds = exp2.load_folds(settings, "elpv/mono")
+    assert [len(fold.train) for fold in folds] == [6] * 5
+    assert [np.bincount(fold.labels).tolist() for fold in folds] == [[2, 2]] * 5
+    for number, fold in enumerate(folds):
+        assert {cell.group for cell in fold.test} == {number}
+        assert number not in {cell.group for cell in fold.train}
+    (one,) = exp2.load_folds(replace(settings, split="random"), "elpv/mono")
+    assert np.bincount(one.labels).tolist() == [10, 10]
+    for wrong in ({"split": "module"}, {"methods": ["v3"]}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            exp2.Settings(**wrong)
 
 
 # The real path
@@ -231,6 +307,7 @@ def test_notebook_5_runs_in_full(miniature, tmp_path, through):
         with Image.open(folder / "figures" / f"{name}.png") as picture:
             assert picture.width > 600 and picture.height > 200
     results = json.loads((folder / "results.json").read_text())["results"]
-    assert results["verdict"].count("Over all, ") == 3 and results["comparisons"] == 9
+    # Five pairs, each with and without the ring; the ratios of one pair.
+    assert results["verdict"].count("Over all, ") == 5 and results["comparisons"] == 10 * 3 + 6
     (text,) = folder.rglob("exp2_summary*")
-    assert "Experiment 2: v2_variance against v1_random" in text.read_text()
+    assert "Experiment 2: v2_variance (variance-weighted) against v1_random" in text.read_text()

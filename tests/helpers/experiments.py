@@ -102,6 +102,7 @@ def planted_exp2(separation, categories=MVTEC_FIVE, seeds=5, ratios=(0.005, 0.01
                 rng = np.random.default_rng([category, position, task["seed"], int(1e4 * ratio)])
                 values = image + distance * LABELS + rng.normal(0, 0.2, len(LABELS))
                 scores[f"{method} {ratio:g}"] = values.tolist()
+                scores[exp2.score_name(method, ratio, exp2.INSIDE)] = (-values).tolist()
                 rows.append(
                     {
                         **task,
@@ -117,7 +118,9 @@ def planted_exp2(separation, categories=MVTEC_FIVE, seeds=5, ratios=(0.005, 0.01
                         "status": "ok",
                     }
                 )
-            rows[-1]["rank_correlation"] = None if position == 0 else 0.1 * task["seed"]
+            useful = None if position == 0 else 0.1 * task["seed"]
+            names = ("rank_correlation", "rank_correlation_limit", "weight_auroc")
+            rows[-1].update(dict.fromkeys(names, useful))
         outcomes.append(Outcome(task, rows, scores))
     return outcomes
 

@@ -177,8 +177,8 @@ def toy_banks(train: np.ndarray, banks: Mapping[str, toy_weighting.ToyBank]) -> 
         n_at_a = int((bank.places == toy_weighting.A).sum())
         label_plane(ax, title=f"{title}: {n_at_a} picks at A, {len(bank.places) - n_at_a} at B")
         for name, place in (("A", 0), ("B", x)):
-            ax.text(place, -4.3, f"place {name}", ha="center", fontsize=12)
-        ax.set(ylim=(-4.8, 3.6))
+            ax.text(place, 3.6, f"place {name}", ha="center", va="bottom", fontsize=12)
+        ax.set(ylim=(-3.6, 4.6), yticks=(-3, 0, 3))
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure
@@ -291,7 +291,7 @@ def _draw_worth(
     """AUROC against the coreset ratio, a line per exponent; the one on show stands out."""
     others = [power for power in picks if power != exponent]
     for i, other in enumerate(others):
-        label = f"exponents {', '.join(f'{power:g}' for power in others)}" if i == 0 else None
+        label = f"others: {', '.join(f'{power:g}' for power in others)}" if i == 0 else None
         ax.plot(ratios, picks[other].aurocs, color="0.8", lw=1.5, label=label)
     aurocs = picks[exponent].aurocs
     ax.plot(ratios, aurocs, color=BLUE, lw=3, label=f"exponent {exponent:g}", zorder=3)
