@@ -52,8 +52,8 @@ def mutual_patch_scores(patches: np.ndarray | torch.Tensor, share: float = 0.3) 
     Examples
     --------
     >>> batch = np.array([1.0, 1.1, 0.9, 5.0]).reshape(4, 1, 1, 1)
-    >>> mutual_patch_scores(batch, 0.3).ravel().round(1)
-    array([0.1, 0.1, 0.1, 3.9], dtype=float32)
+    >>> mutual_patch_scores(batch, 0.3).ravel().round(1).tolist()
+    [0.1, 0.1, 0.1, 3.9]
     """
     check_real(share, "share", 0, 1, include="right", what="a share")
     vectors = as_tensor(patches)

@@ -3,7 +3,7 @@
 Every defect comes with its exact mask. The image is drawn with the defect and without, from the
 same random numbers; the mask holds the pixels that differ by more than `MIN_CHANGE` gray levels,
 with gaps of up to 4 pixels closed and specks removed. Outside the mask the two images are equal,
-bit by bit, and no pixel of the mask is further than 2 pixels from one that differs by more than
+bit by bit, and within 2 rows and 2 columns of every pixel of the mask there is one that differs by more than
 `MIN_CHANGE`.
 """
 
