@@ -18,7 +18,13 @@ nb_render_markdown_format = "myst"
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header", "mystnb.unknown_mime_type", "misc.highlighting_failure"]
+# ref.python: the name of an attribute that two classes have; either target would do.
+suppress_warnings = [
+    "myst.header",
+    "mystnb.unknown_mime_type",
+    "misc.highlighting_failure",
+    "ref.python",
+]
 
 # Docstrings name code in single backticks, and take their types from the signature.
 default_role = "literal"
