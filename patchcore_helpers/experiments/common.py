@@ -129,20 +129,24 @@ def load_patches(settings: ImageSettings, backbone: str, category: str) -> Patch
     With `use_cache`, the network sees them once: later calls, of this process or of others, read
     the feature maps from disk.
     """
-    return extract_patches(settings, backbone, load_images(settings, category))
+    extractor = make_extractor(settings, backbone)
+    return extract_patches(extractor, load_images(settings, category))
 
 
-def extract_patches(settings: ImageSettings, backbone: str, images: Category) -> Patches:
-    """Send images that are loaded through a backbone; see `load_patches`."""
+def make_extractor(settings: ImageSettings, backbone: str) -> Extractor:
+    """What sends images through a backbone as these settings say."""
     require_weights(backbone)
-    cache = FeatureCache.of(settings.use_cache or None)
-    extractor = Extractor(
+    return Extractor(
         load_backbone(backbone),
         settings.image_size,
-        cache=cache,
+        cache=FeatureCache.of(settings.use_cache or None),
         engine=settings.engine,
         device=settings.device,
     )
+
+
+def extract_patches(extractor: Extractor, images: Category) -> Patches:
+    """Send images that are loaded through a backbone; see `load_patches`."""
     return Patches(images, extractor.extract(images.train), extractor.extract(images.test))
 
 

@@ -38,6 +38,7 @@ from patchcore_helpers.experiments.common import (
     extract_patches,
     flatten,
     load_images,
+    make_extractor,
 )
 from patchcore_helpers.experiments.grid import Outcome, Row, Task, to_csv
 from patchcore_helpers.experiments.statistics import (
@@ -64,6 +65,7 @@ RING = 1  # patches: how far the zeros beyond the border reach into the grid
 WHOLE, INSIDE = "all patches", "without the ring"  # where the worst patch of an image is looked for
 SCORED = (WHOLE, INSIDE)
 SPLITS = ("stretch", "random")
+WEIGHTLESS = ("v1_random", "k_center")  # their banks show what variance is worth: it had no say
 
 
 def v1_random(patches: np.ndarray, n_centers: int, seed: int) -> Coreset:
@@ -201,8 +203,9 @@ def run_task(
     """
     settings = Settings.of(settings)
     measured = []
+    extractor = make_extractor(settings, settings.backbone)
     for number, images in enumerate(load_folds(settings, category)):
-        patches = extract_patches(settings, settings.backbone, images)
+        patches = extract_patches(extractor, images)
         rows, scores = measure_fold(settings, patches, seed)
         scores["groups"] = np.full(len(images.test), number)
         measured.append((rows, scores))
@@ -281,7 +284,8 @@ def measure_fold(
                     **counts,
                 }
             )
-        rows[-1].update(usefulness(weights[chosen], bank, patches.test, labels))
+        if method in WEIGHTLESS:
+            rows[-1].update(usefulness(weights[chosen], bank, patches.test, labels))
     return rows, scores
 
 
