@@ -126,8 +126,9 @@ def aimed_weights(
     weights = np.asarray(answer(*grid), dtype=float)
     if weights.shape != grid or not (weights > 0).all():
         return Judgement(False, f"return weights above 0, of shape {grid}")
-    rows, columns = (np.abs(np.arange(size) + 0.5 - size / 2) <= size / 4 for size in grid)
-    in_middle = np.outer(rows, columns).ravel()
+    middle = np.zeros(grid, bool)
+    middle[tuple(slice(size // 4, size - size // 4) for size in grid)] = True
+    in_middle = middle.ravel()
     points = train.reshape(-1, train.shape[-1])
     n_picks = max(10, len(points) // 100)
     aurocs, shares = [], []
