@@ -3,8 +3,8 @@
 Every defect comes with its exact mask. The image is drawn with the defect and without, from the
 same random numbers; the mask holds the pixels that differ by more than `MIN_CHANGE` gray levels,
 with gaps of up to 4 pixels closed and specks removed. Outside the mask the two images are equal,
-bit by bit, and within 2 rows and 2 columns of every pixel of the mask there is one that differs by more than
-`MIN_CHANGE`.
+bit by bit, and within 2 rows and 2 columns of every pixel of the mask there is one that differs by
+more than `MIN_CHANGE`.
 """
 
 from collections.abc import Callable, Collection, Sequence
