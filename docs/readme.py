@@ -27,7 +27,7 @@ SHOWN = {
     "02_feature_unfolding": ("receptive_field", "what one patch vector sees of the image"),
     "03_coreset": ("auroc_against_ratio", "AUROC and coverage against the coreset ratio"),
     "04_exp1_backbone_comparison": ("exp1_backbone_comparison", "four panels on three backbones"),
-    "05_exp2_adaptive_coreset": ("01_main_comparison", "AUROC of four ways to choose a coreset"),
+    "05_exp2_adaptive_coreset": ("01_main_comparison", "AUROC of five ways to choose a coreset"),
     "06_exp3_faiss_compression": ("pareto", "AUROC against bytes and milliseconds of searches"),
     "07_aitex_tiling": ("strip_maps", "stitched anomaly maps on rendered strips of cloth"),
     "09_since_2022": ("forest", "what ideas since 2022 gain over PatchCore, and what they cost"),
