@@ -16,11 +16,8 @@ from patchcore_helpers.core.detector import (
     Detector,
     as_image_list,
     image_scores,
-    smooth_maps,
 )
 from patchcore_helpers.core.distances import as_tensor
-from patchcore_helpers.core.engines import device_beside
-from patchcore_helpers.core.extractor import as_size
 from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.core.validation import check_real
 from patchcore_helpers.errors import InputError
@@ -52,11 +49,11 @@ def mutual_patch_scores(patches: np.ndarray | torch.Tensor, share: float = 0.3) 
     Examples
     --------
     >>> batch = np.array([1.0, 1.1, 0.9, 5.0]).reshape(4, 1, 1, 1)
-    >>> mutual_patch_scores(batch, 0.3).ravel().round(1).tolist()
-    [0.1, 0.1, 0.1, 3.9]
+    >>> mutual_patch_scores(batch, 0.3).ravel().round(1)
+    array([0.1, 0.1, 0.1, 3.9], dtype=float32)
     """
     check_real(share, "share", 0, 1, include="right", what="a share")
-    vectors = as_tensor(patches)
+    vectors = as_tensor(patches).float()
     n_images, n_rows, n_columns, _ = vectors.shape
     if n_images < 2:
         raise InputError(f"{n_images} images: they score each other, so give at least two")
@@ -142,12 +139,11 @@ class MutualPatchCore(Detector):
 
     def to_maps(self, result: AnomalyResult) -> np.ndarray:
         """Anomaly maps at image size, float32 array of shape (n, height, width)."""
-        device = device_beside(self.model.engine, self.model.device)
-        return smooth_maps(result.patch_scores, self.metric_size, self.model.sigma, device)
+        return self.model.to_maps(result)
 
     @property
     def metric_size(self) -> tuple[int, int]:
-        return as_size(self.model.image_size)
+        return self.model.metric_size
 
     def summary(self) -> dict[str, Any]:
         return {

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from patchcore_helpers.core.detector import as_image_list, image_scores
 from patchcore_helpers.core.metrics import image_auroc
-from patchcore_helpers.core.patchcore import PatchCore, as_rows
+from patchcore_helpers.core.patchcore import PatchCore
+from patchcore_helpers.core.scorers import BankScorer
 from patchcore_helpers.core.validation import check_integer
 
 STEPS = (5, 10, 20, 50, 100, 200, 500)
@@ -36,7 +36,8 @@ def learning_curve(
     Parameters
     ----------
     model : PatchCore
-        Its settings are used; it need not be fitted and is not changed.
+        Its settings are used; it need not be fitted and is not changed. Instead of the image score
+        "reweighted", "max" is taken.
     train : sequence of images
         Normal ones; the first `MOST_TRAINING_IMAGES` of them are used.
     normal, defective : sequences of images
@@ -62,13 +63,15 @@ def learning_curve(
     labels = np.repeat([0, 1], [len(tested) - len(defective), len(defective)])
     extractor = model.new_extractor()
     known, unknown = extractor.extract(train), extractor.extract(tested)
+    image_score = "max" if model.image_score == "reweighted" else model.image_score
     rows = []
     for draw in range(draws):
         order = np.random.default_rng([seed, draw]).permutation(len(train))
         for n_images in numbers_of_images(len(train)):
-            bank = model.new_bank().fit(as_rows(known[order[:n_images]]))
-            scores = _scores(bank, unknown, model)
-            rows.append((n_images, draw, image_auroc(labels, scores), _median(scores[labels == 0])))
+            scorer = BankScorer(model.new_bank()).fit(known[order[:n_images]])
+            scores = image_scores(scorer.score(unknown), image_score)
+            normal_score = float(np.median(scores[labels == 0]))
+            rows.append((n_images, draw, image_auroc(labels, scores), normal_score))
     return pd.DataFrame(rows, columns=["images", "draw", "image_auroc", "normal_score"])
 
 
@@ -79,17 +82,3 @@ def numbers_of_images(n_images: int) -> list[int]:
     ([5, 10, 20, 50, 100, 160], [5, 10, 21], [3])
     """
     return [*(step for step in STEPS if step <= 0.7 * n_images), n_images]
-
-
-def _scores(bank: Any, patches: np.ndarray | torch.Tensor, model: PatchCore) -> np.ndarray:
-    """Image scores from patch vectors of shape (images, rows, columns, channels), one by one."""
-    kind = "max" if model.image_score == "reweighted" else model.image_score
-    scores = []
-    for image in patches:
-        distances, _ = bank.nearest(as_rows(image), model.n_neighbors)
-        scores.append(image_scores(distances.mean(1).reshape(1, *image.shape[:2]), kind)[0])
-    return np.array(scores)
-
-
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values))

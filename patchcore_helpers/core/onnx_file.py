@@ -117,21 +117,6 @@ class ExportedFile:
     settings: ExportedSettings
 
 
-def looks_exported(path: str | Path) -> bool:
-    """Whether a file is to be read as an exported model rather than as a memory bank.
-
-    By its name, or by its first byte: in ONNX the version comes first, a bank begins with a length.
-    """
-    if str(path).lower().endswith(".onnx"):
-        return True
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-    except OSError:
-        return False
-    return start[:1] == b"\x08" and start[8:] != b"{"
-
-
 def resizing(onnx: Any, input_size: tuple[int, int]) -> tuple[list[Any], list[Any]]:
     """The first nodes of the graph and the sizes they need: bilinear, antialiased, on 8-bit pixels.
 

@@ -28,11 +28,9 @@ from patchcore_helpers.core.detector import (
     Detector,
     as_image_list,
     image_scores,
-    smooth_maps,
 )
 from patchcore_helpers.core.distances import as_tensor
-from patchcore_helpers.core.engines import device_beside
-from patchcore_helpers.core.extractor import Extractor, as_size
+from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
 from patchcore_helpers.core.turned import with_turned_copies
 from patchcore_helpers.core.validation import check_integer, check_real
@@ -406,12 +404,11 @@ class ComposedPatchCore(Detector):
 
     def to_maps(self, result: AnomalyResult) -> np.ndarray:
         """Anomaly maps at image size, float32 array of shape (n, height, width)."""
-        device = device_beside(self.model.engine, self.model.device)
-        return smooth_maps(result.patch_scores, self.metric_size, self.model.sigma, device)
+        return self.model.to_maps(result)
 
     @property
     def metric_size(self) -> tuple[int, int]:
-        return as_size(self.model.image_size)
+        return self.model.metric_size
 
     def summary(self) -> dict[str, Any]:
         check_is_fitted(self, "scorer_")
