@@ -30,6 +30,10 @@ SHOWN = {
     "05_exp2_adaptive_coreset": ("01_main_comparison", "AUROC of five ways to choose a coreset"),
     "06_exp3_faiss_compression": ("pareto", "AUROC against bytes and milliseconds of searches"),
     "07_aitex_tiling": ("strip_maps", "stitched anomaly maps on rendered strips of cloth"),
+    "08_when_it_fails": (
+        "resolution",
+        "which planted and real defects are found at which image size",
+    ),
     "09_since_2022": ("forest", "what ideas since 2022 gain over PatchCore, and what they cost"),
 }
 # Tables of a run from which those of docs/results.md are made; docs/runs/<notebook>.<table>.csv.
@@ -132,6 +136,7 @@ FINDINGS = {
     "05_exp2_adaptive_coreset": computed_finding,
     "06_exp3_faiss_compression": computed_finding,
     "07_aitex_tiling": computed_finding,
+    "08_when_it_fails": computed_finding,
     "09_since_2022": computed_finding,
 }
 ON_THE_FRONT_PAGE = ("01_introduction", "03_coreset", "06_exp3_faiss_compression")

@@ -16,6 +16,7 @@ from patchcore_helpers.course.exercise_cases import (
     backbones,
     compression,
     coreset,
+    failures,
     introduction,
     sampling,
     since,
@@ -31,5 +32,6 @@ MODULES: dict[str, ModuleType] = {
     "05_exp2_adaptive_coreset": sampling,
     "06_exp3_faiss_compression": compression,
     "07_aitex_tiling": tiling,
+    "08_when_it_fails": failures,
     "09_since_2022": since,
 }

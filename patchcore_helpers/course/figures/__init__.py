@@ -3,7 +3,7 @@
 The figures of the experiments are in modules of their own: ``figures.exp1.comparison(...)``.
 """
 
-from patchcore_helpers.course.figures import compression, exp1, exp2, exp3, since
+from patchcore_helpers.course.figures import compression, exp1, exp2, exp3, failures, since
 from patchcore_helpers.course.figures.bank import pipeline
 from patchcore_helpers.course.figures.coverage import (
     bank_size_curves,
@@ -56,6 +56,7 @@ __all__ = [
     "exp1",
     "exp2",
     "exp3",
+    "failures",
     "few_shot",
     "greedy_steps",
     "greedy_strip",
