@@ -4,6 +4,7 @@ Notebook 8 runs all of it; what it teaches, it does by hand, and takes the rest 
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,31 @@ def bank_scores(bank: MemoryBank, patches: np.ndarray) -> np.ndarray:
 # --- dirty folders ---------------------------------------------------------------------------
 
 
+class Ranking(NamedTuple):
+    """The images of a folder, the oddest first, as `patchcore_helpers.core.suspects` ranks them.
+
+    Attributes
+    ----------
+    images : int array of shape (n,)
+        Their numbers in the folder.
+    oddness : float array of shape (n,)
+        Descending.
+    is_dirty : bool array of shape (n,)
+        Which of them are defective.
+    """
+
+    images: np.ndarray
+    oddness: np.ndarray
+    is_dirty: np.ndarray
+
+    @classmethod
+    def of(cls, patches: np.ndarray, is_dirty: np.ndarray, seed: int = 0) -> Self:
+        """Rank images by their patch vectors, shape (images, rows, columns, channels)."""
+        odd = image_scores(oddness(patches, random_state=seed), "top1_percent")
+        order = np.argsort(-odd, kind="stable")
+        return cls(order, odd[order], is_dirty[order])
+
+
 def dirty_folders(
     good: np.ndarray,
     defective: np.ndarray,
@@ -55,7 +81,9 @@ def dirty_folders(
     left_out: Sequence[float],
     seeds: Sequence[int],
     coreset_ratio: float,
-) -> tuple[pd.DataFrame, dict[tuple[float, float, int], np.ndarray]]:
+) -> tuple[
+    pd.DataFrame, dict[tuple[float, float, int], np.ndarray], dict[tuple[float, int], Ranking]
+]:
     """Memory banks of folders in which some images are defective, before and after a cleaning.
 
     A folder has as many images as `good`, of which a share is replaced by defective ones, drawn at
@@ -84,6 +112,8 @@ def dirty_folders(
         the cleaning), rows (of the bank), dirty_rows (those of dirty images), image_auroc.
     scores : dict of array
         Image scores of the test images, by (dirty, left_out, seed).
+    rankings : dict of Ranking
+        The images of each folder by their oddness, by (dirty, seed).
 
     Raises
     ------
@@ -93,6 +123,7 @@ def dirty_folders(
     n_images = len(good)
     rows = []
     scores = {}
+    rankings = {}
     for seed in seeds:
         for share in shares:
             n_dirty = round(share * n_images)
@@ -104,12 +135,14 @@ def dirty_folders(
             drawn = np.random.default_rng([seed, n_dirty]).permutation(len(defective))[:n_dirty]
             folder = np.concatenate([good[: n_images - n_dirty], defective[drawn]])
             is_dirty = np.arange(n_images) >= n_images - n_dirty
-            odd_first = oddest_first(folder, seed)
+            ranking = Ranking.of(folder, is_dirty, seed)
+            rankings[share, seed] = ranking
             for fraction in left_out:
-                kept = np.sort(odd_first[round(fraction * n_images) :])
+                kept = np.sort(ranking.images[round(fraction * n_images) :])
                 bank = MemoryBank(coreset_ratio=coreset_ratio, random_state=seed)
                 bank.fit(rows_of(folder[kept]))
                 found = bank_scores(bank, test)
+                assert bank.coreset_ is not None  # a bank that was just fitted has one
                 origin = kept[bank.coreset_.indices // (folder.shape[1] * folder.shape[2])]
                 scores[share, fraction, seed] = found
                 rows.append(
@@ -124,23 +157,7 @@ def dirty_folders(
                         "image_auroc": image_auroc(labels, found),
                     }
                 )
-    return pd.DataFrame(rows), scores
-
-
-def oddest_first(patches: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The numbers of images, the oddest first, as `suspects` ranks them.
-
-    Parameters
-    ----------
-    patches : float array of shape (images, rows, columns, channels)
-    seed : int
-
-    Returns
-    -------
-    int array of shape (images,)
-    """
-    odd = image_scores(oddness(patches, random_state=seed), "top1_percent")
-    return np.argsort(-odd, kind="stable")
+    return pd.DataFrame(rows), scores, rankings
 
 
 # --- drift -----------------------------------------------------------------------------------

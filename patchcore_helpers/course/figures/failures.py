@@ -41,9 +41,10 @@ def cleaning(
     left.bar(places[~is_dirty], oddness[~is_dirty], color=NORMAL, width=0.85, label="good")
     left.bar(places[is_dirty], oddness[is_dirty], color=DEFECT, width=0.85, label="defective")
     left.axvline(n_left_out - 0.5, color=THRESHOLD, ls="--")
-    left.text(n_left_out, oddness.max(), " left of the line: left out", va="top")
     left.set(xlabel="images of the folder, the oddest first", ylabel="oddness (L2 distance)")
-    left.legend(loc="center right")
+    left.set_title(f"left of the line: {n_left_out} images left out", fontsize=11)
+    left.set_ylim(0, 1.15 * oddness.max())
+    left.legend(loc="upper right", ncols=2)
     by_share = table.groupby("left_out")["image_auroc"]
     mean, low, high = by_share.mean(), by_share.min(), by_share.max()
     right.fill_between(100 * mean.index, low, high, color=GREEN, alpha=0.2)
@@ -145,7 +146,7 @@ def alarms_a_day(
     shares = [f / (w + f) if w + f else 0.0 for w, f in zip(false, found, strict=True)]
     right.barh(names, shares, color=GREEN)
     for place, share in enumerate(shares):
-        right.text(share, place, f" {share:.0%}", va="center")
-    right.set(xlabel="share of the alarms that are real", xlim=(0, 1.12))
+        right.text(share, place, f" {share:.1%}", va="center")
+    right.set(xlabel="share of the alarms that are real", xlim=(0, 1.15))
     right.xaxis.set_major_formatter(PercentFormatter(1))
     return figure
