@@ -58,7 +58,7 @@ def test_the_oddest_images_are_the_dirty_ones_and_are_left_out(patches):
 
 
 def test_too_few_defective_images_are_said(patches):
-    with pytest.raises(InputError, match="10 defective images are needed.*there are 4"):
+    with pytest.raises(InputError, match=r"10 defective images are needed.*there are 4"):
         folders(patches, shares=[0.5])
 
 
@@ -92,7 +92,7 @@ def test_drifts_do_what_their_names_say():
 
 
 def test_an_unknown_drift_is_named():
-    with pytest.raises(InputError, match="drift.*upwards"):
+    with pytest.raises(InputError, match=r"drift.*upwards"):
         failures.drifted([np.zeros((4, 4), np.uint8)], "upwards")
 
 
