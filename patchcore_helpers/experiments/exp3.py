@@ -218,7 +218,7 @@ def index_sweep(settings: Settings) -> Iterator[Variant]:
 
 
 def search_milliseconds(
-    index: Index, patches: np.ndarray, n_threads: int, repeats: int = 7
+    index: Index, patches: np.ndarray, n_threads: int, repeats: int = 5
 ) -> float:
     """Median milliseconds of a search on `n_threads` threads; a first one is not counted."""
     with threadpool_limits(n_threads):
