@@ -205,7 +205,7 @@ class HNSWIndex(FaissIndex):
         return self.ef_search
 
     def _search_parameters(self, effort: int) -> Any:
-        return faiss.SearchParametersHNSW(efSearch=effort)
+        return faiss.SearchParametersHNSW(efSearch=effort)  # type: ignore[attr-defined]
 
     def _finish(self, index: Any) -> None:
         super()._finish(index)
@@ -239,7 +239,7 @@ class IVFIndex(FaissIndex):
         return self.nprobe
 
     def _search_parameters(self, effort: int) -> Any:
-        return faiss.SearchParametersIVF(nprobe=effort)
+        return faiss.SearchParametersIVF(nprobe=effort)  # type: ignore[call-arg]
 
     @property
     def _wanted_clusters(self) -> int:
