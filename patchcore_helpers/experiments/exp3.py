@@ -396,7 +396,8 @@ def _measure_variant(
         row["index_seed"] = index_seed
         start = time.perf_counter()
         try:
-            index = make_index(options, index_seed).fit(stored)
+            with threadpool_limits(reference.n_threads):  # it is timed, as a search is
+                index = make_index(options, index_seed).fit(stored)
         except IndexRefused as error:
             for nprobe in variant.nprobes:
                 yield {**row, "nprobe": nprobe, "status": f"skipped: {error}"}, None
