@@ -93,11 +93,21 @@ record None where there is no value
         bundle = {"image/png": encoded, "text/html": image, "text/plain": alt}
         display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
 
-    def table(self, table: "pd.DataFrame", name: str) -> None:
-        """Show a table and save it as `<name>.csv`, with its index if the index has a name."""
+    def table(self, table: "pd.DataFrame", name: str, shown: "pd.DataFrame | None" = None) -> None:
+        """Show a table and save it as `<name>.csv`, with its index if the index has a name.
+
+        Parameters
+        ----------
+        table : DataFrame
+            What is saved, with the column names that programs read.
+        name : str
+            Lower-case letters, digits and `_`.
+        shown : DataFrame, optional
+            What readers see in its place: the same rows, under headings in words.
+        """
         has_named_index = any(level is not None for level in table.index.names)
         self._write("", name, ".csv", table.to_csv(index=has_named_index))
-        display(table)
+        display(table if shown is None else shown)
 
     def text(self, text: str, name: str) -> None:
         """Show a text and save it as `<name>.txt`."""

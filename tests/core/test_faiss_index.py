@@ -147,13 +147,43 @@ def test_clusters_smaller_than_k(kind):
     assert_sound(search, bank, bank, 290)
 
 
-def test_refined_search_does_not_widen_for_its_candidates():
+def test_refined_search_does_not_widen_for_its_candidates(monkeypatch):
     bank = clustered(900, clusters=30, spread=0.01)
     search = make_index(small("ivf_pq_refined", n_clusters=30, nprobe=1, k_factor=900)).fit(bank)
+    efforts = []
+
+    def recorded(effort):
+        efforts.append(effort)
+        return faiss.SearchParametersIVF(nprobe=effort)
+
+    monkeypatch.setattr(search, "_search_parameters", recorded)
     search.query(bank, 1)
-    assert search.searched.nprobe == 1
+    assert set(efforts) == {1}
     _, rows = search.query(bank, 5)
     assert rows.min() >= 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in EXACT])
+def test_blocks_at_a_time_answer_as_one_after_the_other(kind, monkeypatch):
+    """Some blocks have to be asked again with more effort, while others are being searched."""
+    bank, patches = clustered(900, clusters=30), clustered(700, clusters=60, seed=1)
+    effort = {"ef_search": 1} if kind == "hnsw" else {"n_clusters": 90, "nprobe": 1}
+    search = make_index(small(kind, **effort)).fit(bank)
+    own = faiss.serialize_index(search.searched).tobytes()
+    threads, faiss_threads = torch.get_num_threads(), faiss.omp_get_max_threads()
+    try:
+        torch.set_num_threads(1)
+        one_block = search.query(patches, 12)
+        monkeypatch.setattr("patchcore_helpers.core.index.base.BLOCK_ENTRIES", 4096 * 50)
+        torch.set_num_threads(3)
+        for _ in range(3):
+            blocks = search.query(patches, 12)
+            np.testing.assert_array_equal(blocks[1], one_block[1])
+            np.testing.assert_allclose(blocks[0], one_block[0], rtol=1e-6)
+    finally:
+        torch.set_num_threads(threads)
+    assert faiss.serialize_index(search.searched).tobytes() == own  # nothing is set at the index
+    assert faiss.omp_get_max_threads() == faiss_threads
 
 
 def test_nprobe_is_asked_at_every_query():

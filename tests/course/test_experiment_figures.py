@@ -114,7 +114,7 @@ def test_comparison_is_legible_and_keeps_its_colors(group, seed):
     assert names == [f"{a} - {b}" for a, b in pairwise(present)]
 
 
-def test_differences_are_colored_by_what_they_show():
+def test_differences_are_filled_where_they_exclude_zero_and_have_no_color_of_a_backbone():
     separation = {"A": 3, "B": 1, "C": 1}
     outcomes = planted_exp1(separation, MVTEC_FIVE)
     page = compared(outcomes, ["B", "A", "B", "C"])
@@ -124,8 +124,13 @@ def test_differences_are_colored_by_what_they_show():
     assert [ax.get_title() for ax in figure.axes] == names
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert rows == [*MVTEC_FIVE, "mean"]
-    drawn = [to_hex(ax.lines[-2].get_color()) for ax in figure.axes]  # of the mean
-    assert drawn == ["#d55e00", "#009e73", to_hex("0.6")]
+    of_mean = [ax.lines[-2] for ax in figure.axes]
+    assert [to_hex(line.get_markerfacecolor()) for line in of_mean] == [
+        to_hex("black"), to_hex("black"), to_hex("white"),
+    ]  # fmt: skip
+    drawn = {to_hex(line.get_color()) for ax in figure.axes for line in ax.lines}
+    colors = figures.exp1.arm_colors(list(separation)).values()
+    assert not drawn & {to_hex(color) for color in colors}
     ends = figure.axes[0].lines[0].get_xdata()
     row = page[page["comparison"] == "B - A"].iloc[0]
     assert list(ends) == [row["low"], row["high"]]

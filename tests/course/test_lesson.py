@@ -70,6 +70,14 @@ def test_a_table_is_saved_and_shown(tmp_path, shown):
     assert shown[0][0] is table
 
 
+def test_readers_see_headings_in_words_and_the_file_keeps_its_columns(tmp_path, shown):
+    table = pd.DataFrame({"auroc": [0.5123]})
+    in_words = table.round(1).rename(columns={"auroc": "image AUROC"})
+    Lesson("01_it", tmp_path).table(table, "named", shown=in_words)
+    assert (tmp_path / "named.csv").read_text() == "auroc\n0.5123\n"
+    assert len(shown) == 1 and shown[0][0] is in_words
+
+
 def test_results(tmp_path):
     lesson = Lesson("01_it", tmp_path)
     lesson.record(auroc=np.float32(0.5), n=np.int64(3), ok=np.True_, none=None, text="a")

@@ -117,7 +117,8 @@ def test_recommended_indexes():
     assert (recommended["verdict"] == "as good").all()
     none = exp3.recommend_indexes(comparison, margin=0.03, smaller=90)
     assert none["index"].tolist() == ["none", "ivf_sq8", "ivf_pq"]
-    assert none["verdict"].isna().tolist() == [True, False, False]
+    assert none["verdict"].tolist() == ["no index is eligible", "as good", "as good"]
+    assert none["judged"].isna().tolist() == [True, False, False]
 
 
 def test_codes_against_smaller_banks_says_who_is_better():
@@ -131,6 +132,47 @@ def test_codes_against_smaller_banks_says_who_is_better():
     assert overall.estimate == pytest.approx(against["difference"].mean())
     too_small = exp3.codes_against_smaller_banks(outcomes, comparison, 50, seed=0)
     assert too_small.empty and exp3.mean_of_categories(outcomes, too_small, 0) is None
+
+
+def test_fewer_rows_of_8_bits_meet_the_exact_bank_that_is_nearest_in_bytes():
+    losses = {
+        "ivf_sq8": (0.0, 3.0, 1.0),  # the whole bank: it has no rival
+        "ivf_sq8, 1/8 of the rows": (0.1, 0.5, 1.0),
+        "ivf_sq8, 1/32 of the rows": (1.0, 0.12, 1.0),
+        "exact, 1/16 of the rows": (0.4, 1.1, 1.0),
+        "exact, 1/32 of the rows": (0.7, 0.4, 1.0),
+        "exact, 1/64 of the rows": (0.2, 0.1, 1.0),
+    }
+    outcomes = planted_outcomes3(losses)
+    comparison = exp3.compare_halves(outcomes, seed=0)
+    table = exp3.both_against_fewer_rows(outcomes, comparison).set_index("eight_bits")
+    assert table["exact"].to_dict() == {
+        "ivf_sq8, 1/8 of the rows": "exact, 1/32 of the rows",
+        "ivf_sq8, 1/32 of the rows": "exact, 1/64 of the rows",
+    }
+    assert table["verdict"].tolist() == ["better", "worse"]
+    for name, row in table.iterrows():
+        differences = []
+        for outcome in outcomes:  # on all test images, by scikit-learn
+            one, other = (
+                roc_auc_score(outcome.scores["labels"], outcome.scores[of][0])
+                for of in (name, row["exact"])
+            )
+            differences.append(one - other)
+        assert row["difference"] == pytest.approx(np.mean(differences))
+    alone = {name: losses[name] for name in losses if "sq8, 1/32" not in name}
+    outcomes = planted_outcomes3(alone)
+    one_pair = exp3.both_against_fewer_rows(outcomes, exp3.compare_halves(outcomes, seed=0))
+    width = one_pair["high"] - one_pair["low"]
+    assert width[0] < (table["high"] - table["low"]).iloc[0]  # two intervals hold together
+
+
+def test_nothing_is_compared_where_a_kind_is_missing():
+    for losses in ({"ivf_sq8": (0, 1, 1)}, {"exact, 1/16 of the rows": (0, 1, 1)},
+                   {"ivf_sq8, 1/8 of the rows": (0, 1, 1)}):  # fmt: skip
+        outcomes = planted_outcomes3(losses)
+        comparison = exp3.compare_halves(outcomes, seed=0)
+        assert exp3.both_against_fewer_rows(outcomes, comparison).empty
 
 
 # Tables

@@ -10,7 +10,7 @@ vector. Taught in notebook 6.
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -18,6 +18,7 @@ import faiss
 import numpy as np
 import torch
 
+from patchcore_helpers.core.distances import single_threaded_workers
 from patchcore_helpers.core.index.base import (
     LARGEST_COUNT,
     Index,
@@ -38,15 +39,11 @@ class FaissIndex(Index):
 
     Attributes
     ----------
-    effort_parameter : str
-        Name of FAISS's parameter for how much of the index a query visits; "" if there is none.
     searched : faiss.Index
         Answers queries; it may miss rows.
     exhaustive : faiss.Index
         Compares every stored vector, as a last resort; `IVFPQFastIndex` needs none for that.
     """
-
-    effort_parameter: ClassVar[str] = ""
 
     searched: Any = field(init=False, repr=False)
     exhaustive: Any = field(init=False, repr=False)
@@ -58,6 +55,13 @@ class FaissIndex(Index):
     def _first_effort(self) -> int:
         """The effort of the first try; 0 if the index has no such parameter."""
         return 0
+
+    def _search_parameters(self, effort: int) -> Any:
+        """How FAISS is told how much of the index a query visits.
+
+        It goes with the query: what is set at an index itself would be shared by all threads.
+        """
+        return None
 
     def pad(self, vectors: torch.Tensor) -> np.ndarray:
         """The vectors as FAISS takes them."""
@@ -107,6 +111,27 @@ class FaissIndex(Index):
         """Squared distances and rows, each of shape (n, candidates), of every stored vector."""
         return self.exhaustive.search(queries, n_candidates)
 
+    def _for_each(
+        self,
+        search: Callable[[tuple[torch.Tensor, ...]], None],
+        parts: Sequence[tuple[torch.Tensor, ...]],
+    ) -> None:
+        """Search several blocks at a time, each on one core.
+
+        FAISS and torch bring a pool of threads each. With both at work in every block, the threads
+        of one pool wait for the next block where those of the other should compute.
+        """
+
+        def search_on_one_core(part: tuple[torch.Tensor, ...]) -> None:
+            faiss.omp_set_num_threads(1)  # of this thread alone
+            search(part)
+
+        if len(parts) > 1 and torch.get_num_threads() > 1:
+            with single_threaded_workers() as for_each:
+                for_each(search_on_one_core, parts)
+        else:
+            super()._for_each(search, parts)
+
     def _search(self, patches: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         queries = self.pad(patches - self.mean)
         squared, rows = self._search_until_full(queries, k)
@@ -120,9 +145,8 @@ class FaissIndex(Index):
         unfilled = np.ones(len(queries), bool)
         effort = self._first_effort()
         while effort and unfilled.any():
-            faiss.ParameterSpace().set_index_parameter(self.searched, self.effort_parameter, effort)
             squared[unfilled], rows[unfilled] = self.searched.search(
-                queries[unfilled], n_candidates
+                queries[unfilled], n_candidates, params=self._search_parameters(effort)
             )
             unfilled = rows[:, k - 1] < 0
             # The largest useful effort is the whole bank; after that there is nothing to double.
@@ -171,8 +195,6 @@ class HNSWIndex(FaissIndex):
 
     kind: ClassVar[str] = "hnsw"
     ranges: ClassVar = {"links": (2, 512), "ef_search": (1, LARGEST_COUNT)}
-    effort_parameter: ClassVar[str] = "efSearch"
-
     links: int = 32
     ef_search: int = 64
 
@@ -181,6 +203,9 @@ class HNSWIndex(FaissIndex):
 
     def _first_effort(self) -> int:
         return self.ef_search
+
+    def _search_parameters(self, effort: int) -> Any:
+        return faiss.SearchParametersHNSW(efSearch=effort)  # type: ignore[attr-defined]
 
     def _finish(self, index: Any) -> None:
         super()._finish(index)
@@ -200,7 +225,6 @@ class IVFIndex(FaissIndex):
     """
 
     ranges: ClassVar = {"nprobe": (1, LARGEST_COUNT)}
-    effort_parameter: ClassVar[str] = "nprobe"
     stores_vectors: ClassVar[bool] = False
 
     n_clusters: int | None = None
@@ -213,6 +237,9 @@ class IVFIndex(FaissIndex):
 
     def _first_effort(self) -> int:
         return self.nprobe
+
+    def _search_parameters(self, effort: int) -> Any:
+        return faiss.SearchParametersIVF(nprobe=effort)  # type: ignore[call-arg]
 
     @property
     def _wanted_clusters(self) -> int:

@@ -121,11 +121,16 @@ def _draw_means(ax: Axes, intervals: Mapping[str, Interval], colors: Mapping[str
 
 
 def _draw_differences(ax: Axes, names: Sequence[str], rows: pd.DataFrame) -> None:
-    """Intervals one below the other, in color where they exclude 0."""
+    """Intervals one below the other; black and filled where they exclude 0, else gray and hollow.
+
+    Without colors, which stand for backbones in the panels beside.
+    """
     for place, row in enumerate(rows.itertuples()):
-        color = GREEN if row.low > 0 else VERMILION if row.high < 0 else UNSURE
-        ax.plot([row.low, row.high], [place, place], color=color, lw=3)
-        ax.plot(row.difference, place, "o", ms=8, color=color)
+        excludes_zero = row.low > 0 or row.high < 0
+        color = BLACK if excludes_zero else UNSURE
+        ax.plot([row.low, row.high], [place, place], color=color, lw=3 if excludes_zero else 1.5)
+        face = color if excludes_zero else "white"
+        ax.plot(row.difference, place, "o", ms=8, color=color, mfc=face)
     ax.axvline(0, color=BLACK, lw=1)
     ax.set_yticks(range(len(names)), names, fontsize=9)
     ax.locator_params(axis="x", nbins=4)
