@@ -116,9 +116,9 @@ def text_of(table, n_images, load):
 
 `python -m benchmarks.deploy`, {time.strftime("%Y-%m-%d")}; {report.processor()},
 {torch.get_num_threads()} threads of torch, torch {torch.__version__}, ONNX Runtime
-{onnxruntime.__version__}. elpv/mono, {n_images} test images, one by one, the ways taking turns; from
-the decoded photograph to score and anomaly map. *score difference* and *map difference* are the
-largest ones, relative to the score and to the highest value of the map. *times*: how often the
+{onnxruntime.__version__}. elpv/mono, {n_images} test images, one by one, the ways taking turns;
+from the decoded photograph to score and anomaly map. *score difference* and *map difference* are
+the largest ones, relative to the score and to the highest value of the map. *times*: how often the
 graph's time goes into the model's, median over the images. Load average {load:.1f}, to which
 the measurement itself adds about 2.
 
