@@ -132,8 +132,8 @@ def text_of(table, n_images, load):
 from the decoded photograph to score and anomaly map. *score difference* and *map difference* are
 the largest ones, relative to the score and to the highest value of the map. *times*: how often the
 graph's time goes into the model's, median over the images. *export*: whether the usual
-check, on eight photographs, passes; where it refuses, a looser one let the graph through. Load average {load:.1f}, to which
-the measurement itself adds about 2.
+check, on eight photographs, passes; where it refuses, a looser one let the graph through.
+Load average {load:.1f}, to which the measurement itself adds about 2.
 
 {report.of_frame(table)}
 
