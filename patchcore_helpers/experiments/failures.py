@@ -234,22 +234,23 @@ def drifted(images: Sequence[Pixels], drift: str) -> list[Pixels]:
 # --- parts in the wrong place ----------------------------------------------------------------
 
 BOARD_SIDE = 256  # pixels
-BOARD_PLACES = ((70, 70), (70, 186), (186, 70))  # (row, column) of disc, square and triangle
+BOARD_PLACES = ((70, 70), (70, 186), (186, 70), (186, 186))  # (row, column)
 BOARD_MISTAKES = ("good", "exchanged", "missing", "one too many", "scratched")
 
 
 def draw_board(mistake: str = "good", seed: int = 0) -> Pixels:
-    """Draw a board with three parts: a disc, a square and a triangle, each at its place.
+    """Draw a board with three parts: a disc, a square and a triangle.
 
-    The place of a part varies by up to 3 pixels, the light by a few gray levels, and the board has
-    a grain, so that no two boards are alike.
+    The disc is at the top left and the square at the top right; the triangle is at the bottom left
+    or at the bottom right, and both are normal. The place of a part varies by up to 3 pixels, the
+    light by a few gray levels, and the board has a grain, so that no two boards are alike.
 
     Parameters
     ----------
     mistake : str
         "good"; "exchanged": disc and square have changed places; "missing": there is no triangle;
-        "one too many": a second disc at the free place; "scratched": all parts in place, a scratch
-        between them.
+        "one too many": there is a triangle at both places; "scratched": all parts in place, a
+        scratch between them.
     seed : int
 
     Returns
@@ -263,13 +264,16 @@ def draw_board(mistake: str = "good", seed: int = 0) -> Pixels:
     """
     check_choice("mistake", mistake, BOARD_MISTAKES)
     random = np.random.default_rng([seed, BOARD_MISTAKES.index(mistake)])
-    parts = list(zip(("disc", "square", "triangle"), BOARD_PLACES, strict=True))
+    top_left, top_right, *bottom = BOARD_PLACES
+    if random.random() < 0.5:
+        bottom.reverse()
+    parts = [("disc", top_left), ("square", top_right), ("triangle", bottom[0])]
     if mistake == "exchanged":
-        parts = [("square", BOARD_PLACES[0]), ("disc", BOARD_PLACES[1]), parts[2]]
+        parts[:2] = [("square", top_left), ("disc", top_right)]
     elif mistake == "missing":
         parts = parts[:2]
     elif mistake == "one too many":
-        parts = [*parts, ("disc", (186, 186))]
+        parts = [*parts, ("triangle", bottom[1])]
     board = Image.new("L", (BOARD_SIDE, BOARD_SIDE), 90)
     pen = ImageDraw.Draw(board)
     for shape, place in parts:

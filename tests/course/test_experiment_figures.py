@@ -330,3 +330,33 @@ def test_a_query_is_drawn_as_look_ups_whose_sum_is_the_title():
     cut = figures.compression.cut_vector(vector, vector + 0.1, codes)
     assert [text.get_text() for text in cut.axes[0].texts] == [str(code) for code in codes]
     assert not overlaps(figure) and not overlaps(cut)
+
+
+def test_figures_of_failures_show_their_numbers_and_are_legible():
+    odd, is_dirty = np.linspace(45, 20, 100), np.arange(100) < 20
+    cleanings = pd.DataFrame(
+        {"left_out": [0, 0, 0.1, 0.1], "image_auroc": [0.9, 0.94, 0.95, 0.97], "seed": [0, 1, 0, 1]}
+    )
+    cleaning = figures.failures.cleaning(odd, is_dirty, 10, cleanings, 0.1)
+    assert not overlaps(cleaning)
+    means = cleaning.axes[1].lines[0].get_xydata()
+    np.testing.assert_allclose(means, [[0, 0.92], [10, 0.96]])
+
+    rates = {"as promised": (0.05, 0.5), "after drift:\nlight from one side": (0.35, 0.8)}
+    day = figures.failures.alarms_a_day(rates, 100, 1000)
+    assert not overlaps(day)
+    said = [text.get_text().strip() for ax in day.axes for text in ax.texts]
+    assert said == ["95", "395", "52.6%", "20.3%"]  # 45 + 50 and 315 + 80 alarms
+
+    sizes = [96, 128, 192, 320]
+    curve = pd.DataFrame(
+        {"image_size": sizes, "images": [5, 10, 20, 100], "auroc": [0.6, 0.7, 0.8, 0.9]}
+    ).assign(
+        group="small planted", low=lambda t: t["auroc"] - 0.1, high=lambda t: t["auroc"] + 0.05
+    )
+    by_size = figures.failures.found_by_size(curve, ["small planted"])
+    few = figures.failures.few_images(curve)
+    assert not overlaps(by_size) and not overlaps(few)
+    bars = few.axes[0].collections[0].get_segments()
+    ends = curve[["low", "high"]].to_numpy()
+    np.testing.assert_allclose([segment[:, 1] for segment in bars], ends)

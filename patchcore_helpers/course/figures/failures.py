@@ -16,6 +16,7 @@ from patchcore_helpers.course.figures.style import (
     ORANGE,
     PURPLE,
     THRESHOLD,
+    log_scale,
 )
 
 
@@ -149,4 +150,22 @@ def alarms_a_day(
         right.text(share, place, f" {share:.1%}", va="center")
     right.set(xlabel="share of the alarms that are real", xlim=(0, 1.15))
     right.xaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def few_images(table: pd.DataFrame) -> Figure:
+    """Image AUROC against the number of training images, with intervals.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns images, auroc, low, high.
+    """
+    figure, ax = plt.subplots(figsize=(8, 3.6))
+    spread = np.abs(table[["low", "high"]].to_numpy().T - table["auroc"].to_numpy())
+    ax.errorbar(table["images"], table["auroc"], yerr=spread, fmt="o-", color=NORMAL, capsize=3)
+    log_scale(ax.xaxis)
+    ax.set_xticks(table["images"])
+    ax.set(xlabel="training images", ylabel="image AUROC")
+    ax.set_title("mean of the draws, 95 % interval", fontsize=11)
     return figure
