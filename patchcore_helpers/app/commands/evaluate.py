@@ -95,15 +95,18 @@ def refuse_mixed_options(args: argparse.Namespace) -> None:
 
 def chosen_settings(detector: "Detector") -> dict[str, Any]:
     """The settings that `--tune` chooses among, as they are in a detector."""
+    from patchcore_helpers.core.patchcore import PatchCore
     from patchcore_helpers.core.strips import StripPatchCore
 
     if isinstance(detector, StripPatchCore):
-        settings, names = detector.settings_, ("backbone", "layers", "sigma")
+        settings = detector.settings_
+        own = {"sigma": settings.sigma}
     else:
-        settings, names = detector, ("backbone", "image_size", "layers", "image_score")
-    chosen = {name: getattr(settings, name) for name in names}
-    extractor = detector.extractor_
-    return chosen | {"layers": extractor.backbone.layers}
+        assert isinstance(detector, PatchCore)
+        settings = detector
+        own = {"image_size": settings.image_size, "image_score": settings.image_score}
+    layers = list(detector.extractor_.backbone.layers)
+    return {"backbone": settings.backbone, "layers": layers, **own}
 
 
 def run_by_stretch(args: argparse.Namespace) -> int:
