@@ -95,6 +95,12 @@ def in_words(setting):
     return ", ".join(f"{name} {value}" for name, value in parameters.items()) or "default"
 
 
+def load_of(own):
+    """The machine's load average after a measurement; not all kept ones have noted it."""
+    load = own["load"].iloc[0]
+    return "not noted" if pd.isna(load) else f"{load:.1f}"
+
+
 def describe(results):
     """The part of benchmarks/README.md, from the table that `main` has written."""
     regret = regrets(results)
@@ -108,7 +114,7 @@ def describe(results):
                 *(name, own["n_test"].iloc[0], in_words(chosen["setting"]), cells[1], cells[0]),
                 *(f"{cells[2]} ({in_words(best['setting'])})", f"{chosen['auroc']:.3f}"),
                 *(f"{own['real'].corr(own['auroc'], 'spearman'):+.2f}",),
-                *(f"{own['seconds'].iloc[0]:.0f} ({own['load'].iloc[0]:.1f})",),
+                *(f"{own['seconds'].iloc[0]:.0f}", load_of(own)),
             ]
         )
     header = [
@@ -119,7 +125,7 @@ def describe(results):
         "default",
         "best in hindsight",
     ]
-    header += ["AUROC, planted", "rank correlation", "seconds (load)"]
+    header += ["AUROC, planted", "rank correlation", "seconds of the search", "load"]
     by_set = regret.groupby([set_of(name) for name in regret.index], sort=False).mean()
     means = by_set.mean()
     own, default = means["highest AUROC"], means["default"]
