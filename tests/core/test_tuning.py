@@ -1,6 +1,7 @@
 """Settings are chosen by planted defects: the choice, its limits, and the scores it compares."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.command import tiny_model
 from helpers.miniatures import picture
@@ -11,7 +12,7 @@ from patchcore_helpers.core.anomaly_result import AnomalyResult
 from patchcore_helpers.core.items import read_item
 from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.core.strips import StripPatchCore
-from patchcore_helpers.core.tuning import Candidate, plant, rescore, tune
+from patchcore_helpers.core.tuning import Candidate, choose, plant, rescore, tune
 
 GRAY = np.full((96, 96), 128, np.uint8)
 IMAGES = [GRAY + np.uint8(i) for i in range(9)]
@@ -55,6 +56,13 @@ def test_the_candidate_that_sees_the_defects_is_chosen():
 def test_the_default_stays_where_nothing_is_better():
     candidates = [Candidate({}, 1.0, ({},)), Candidate({"n_neighbors": 2}, 1.0, SCORES)]
     assert tune(IMAGES, make, candidates).parameters == {}
+
+
+def test_the_default_stays_where_a_lead_may_be_chance():
+    table = pd.DataFrame({"auroc": [0.7, 0.95, 0.9, 0.9, 0.8], "low": [0.0, -0.01, 0.1, 0.2, 0.1]})
+    assert choose(table) == 2  # 1 leads by more, but perhaps by chance; 3 is as good, and later
+    assert choose(table.assign(low=[0.0, -0.01, -0.1, 0.0, -0.2])) == 0
+    assert choose(table.assign(low=float("nan"))) == 0
 
 
 def test_what_is_left_when_the_minutes_are_spent_is_said():

@@ -23,5 +23,5 @@ def test_regret_of_every_rule():
     real = [0.5, 0.75, 1.0]
     table = pd.concat([pd.DataFrame({**own, "real": real}) for own in (one, two)])
     found = tuning.regrets(table.reset_index(drop=True))
-    assert found.loc["a"].tolist() == pytest.approx([0.25, 0.0, 0.5])
-    assert found.loc["b"].tolist() == pytest.approx([0.25, 0.5, 0.5])
+    assert found.loc["a"].tolist() == pytest.approx([0.0, 0.25, 0.5])
+    assert found.loc["b"].tolist() == pytest.approx([0.5, 0.25, 0.5])
