@@ -25,18 +25,6 @@ ALARM = "alarm"
 OK = "ok"
 
 
-class Judging(Protocol):
-    """What judges images: a `PatchCore` or an `ExportedModel`, with or without `threshold_`."""
-
-    image_score: str
-
-    def detect_batches(self, images: Sequence[Any]) -> Iterator[Any]:
-        """An `AnomalyResult` for each of the batches that follow each other."""
-
-    def to_maps(self, result: Any) -> np.ndarray:
-        """Anomaly maps, float32 array of shape (n, height, width)."""
-
-
 def verdict_word(score: float, threshold: float) -> str:
     """The verdict on an image score, in the word that the command, tables and reports use.
 
@@ -77,9 +65,6 @@ class Verdict:
         than "max".
     result : AnomalyResult
         Of this image alone, for its anomaly map.
-    regions : list of Region, or None
-        Where the image is above the threshold, in pixels of the image; empty if it is "ok". None
-        where the threshold is not one of patch scores, see `has_regions`.
     """
 
     path: Path
@@ -87,7 +72,6 @@ class Verdict:
     word: str | None
     regions: list[Region] | None
     result: AnomalyResult
-    regions: list[Region] | None
 
 
 @dataclass(frozen=True)
@@ -196,8 +180,6 @@ class VerdictFolder:
 
     def add(self, number: int, verdict: Verdict) -> None:
         """Add an image; `number` keeps pictures of files of the same name apart."""
-        from patchcore_helpers.app.pictures import heat_map_picture, picture_name
-
         name = f"heatmaps/{picture_name(number, verdict.path)}"
         (values,) = self.model.to_maps(verdict.result)
         picture = heat_map_picture(read_image(verdict.path), values, self._limits(values))
