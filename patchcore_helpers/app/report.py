@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from patchcore_helpers.app.pictures import heat_map_picture
-from patchcore_helpers.app.verdicts import ALARM, verdict_word
+from patchcore_helpers.app.verdicts import ALARM, has_regions, verdict_word
 from patchcore_helpers.app.workbench import (
     Curve,
     Explanation,
@@ -302,11 +302,6 @@ def rank_images(category: Category, scores: np.ndarray, threshold: float) -> pd.
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """A table as CSV; file names keep the bytes that they have, valid text or not."""
     table.to_csv(path, index=False, lineterminator="\n", errors="surrogateescape")
-
-
-def has_regions(model: PatchCore) -> bool:
-    """Whether the threshold of image scores is one of patch scores, too."""
-    return model.image_score == "max"
 
 
 def find_regions(
