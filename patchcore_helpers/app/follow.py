@@ -74,7 +74,7 @@ class VerdictLog:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"{self.path}: another process is writing it; stop that one, or choose another --log"
+                f"{self.path}: another process writes it; stop that one, or choose another --log"
             ) from None
 
     def _read(self) -> set[str]:
