@@ -146,7 +146,7 @@ def big_part(folder, sizes):
         vectors = np.load(paths[0], mmap_mode="r")
         with single_threaded_workers() as for_each:  # how often a shard is read
             space = open_space(vectors, plain.PROJECTION, 0, for_each)
-            passes = list(GreedySearch(space, for_each, first=0).rounds(row["m"]))
+            passes = list(GreedySearch(space, for_each, first=[0]).rounds(row["m"]))
         yield {**row, "passes": len(passes)}
 
 

@@ -43,6 +43,7 @@ NOTEBOOKS = ROOT / "notebooks"
 PAGES = (
     "docs/results.md",
     "docs/capstone.md",
+    "docs/deploy.md",
     "docs/full.md",
     "docs/scale.md",
     "benchmarks/README.md",

@@ -30,6 +30,7 @@ COMMANDS = {
     "export": "write a memory bank as one ONNX graph",
     "fetch-weights": "bring weights into the hub's cache",
     "cache": "show or empty the cache of features and weights",
+    "doctor": "say whether this machine can do it, and what is slow",
     "list": "list known categories, backbones and recipes",
 }
 

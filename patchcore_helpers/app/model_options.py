@@ -1,8 +1,14 @@
 """PatchCore's settings as options of the command line."""
 
 import argparse
+import json
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patchcore_helpers.core.detector import Detector
+    from patchcore_helpers.core.tuning import Tuning
 
 
 def image_size(text: str) -> int | tuple[int, ...]:
@@ -50,3 +56,77 @@ def model_parameters(args: argparse.Namespace) -> dict[str, Any]:
     typed = {name: value for name, value in vars(args).items() if value is not None}
     parameters = {name: value for name, value in typed.items() if name in names}
     return {**parameters, "random_state": args.seed, "progress": sys.stderr.isatty()}
+
+
+def add_tuning_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose settings by planted defects."""
+    add = parser.add_argument
+    add(
+        "--tune",
+        action="store_true",
+        help="choose image size, layers, backbone and score by what finds defects planted in "
+        "training images, if it is shown to find more than the default; options that are typed "
+        "stay",
+    )
+    add(
+        "--tune-minutes",
+        type=float,
+        metavar="10",
+        help="begin no candidate that would end later (10)",
+    )
+
+
+def tuned(
+    args: argparse.Namespace, images: Sequence[Any], make: Callable[[dict[str, Any]], "Detector"]
+) -> "Tuning":
+    """What `tune` chooses beside the options that were typed; the trials go to standard error.
+
+    Parameters
+    ----------
+    args : Namespace
+    images : sequence of samples
+        The training images.
+    make : callable
+        From parameters of PatchCore to a detector.
+    """
+    from patchcore_helpers.core.strips import StripPatchCore
+    from patchcore_helpers.core.tuning import (
+        CANDIDATES,
+        MINUTES,
+        STRIP_CANDIDATES,
+        tune,
+        without,
+    )
+
+    typed = model_parameters(args)
+    is_strip = isinstance(make(typed), StripPatchCore)
+    tuning = tune(
+        images,
+        lambda parameters: make({**typed, **parameters}),
+        without(STRIP_CANDIDATES if is_strip else CANDIDATES, typed),
+        minutes=MINUTES if args.tune_minutes is None else args.tune_minutes,
+        random_state=args.seed,
+    )
+    for row in tuning.table.itertuples():
+        ahead = f"({row.ahead:+.4f}, at least {row.low:+.4f})"  # than the default, 95 %
+        print(
+            f"planted defects: AUROC {row.auroc:.4f} {ahead} {in_words(row.parameters)}",
+            file=sys.stderr,
+        )
+    for parameters in tuning.not_tried:
+        print(f"not tried: {in_words(parameters)}", file=sys.stderr)
+    print(
+        f"chosen in {tuning.seconds:.0f} s: {in_words(tuning.parameters)}",
+        file=sys.stderr,
+    )
+    return tuning
+
+
+def in_words(parameters: dict[str, Any]) -> str:
+    """Parameters on a line.
+
+    >>> in_words({"layers": (3,), "image_score": "mean"}), in_words({})
+    ('layers [3], image_score "mean"', 'default')
+    """
+    words = [f"{name} {json.dumps(value)}" for name, value in parameters.items()]
+    return ", ".join(words) or "default"

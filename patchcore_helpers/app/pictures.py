@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from patchcore_helpers.course.figures import heat_map
+from patchcore_helpers.course.heat import heat_map
 
 LONGER_SIDE = 420  # pixels of an image in a picture
 

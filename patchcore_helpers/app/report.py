@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import yaml
 
 from patchcore_helpers.app.pictures import heat_map_picture
-from patchcore_helpers.app.verdicts import ALARM, verdict_word
+from patchcore_helpers.app.verdicts import ALARM, has_regions, verdict_word
 from patchcore_helpers.app.workbench import (
     Curve,
     Explanation,
@@ -168,13 +169,22 @@ class Report:
         return "; ".join(finding.result for finding in self.findings)
 
 
+def chosen_model(
+    model: PatchCore | Callable[[Sequence[Any]], PatchCore] | None, images: Sequence[Any]
+) -> PatchCore:
+    """The model itself, the one that a function chooses by training images, or the default."""
+    if model is None:
+        return PatchCore()
+    return model if isinstance(model, PatchCore) else model(images)
+
+
 def write_report(
     folder: str | Path,
     output: str | Path | None = None,
     *,
     good: str | None = None,
     false_alarm_rate: float = 0.05,
-    model: PatchCore | None = None,
+    model: PatchCore | Callable[[Sequence[Any]], PatchCore] | None = None,
     seed: int = 0,
     pictures: int = 60,
 ) -> Report:
@@ -196,8 +206,9 @@ def write_report(
     good : str, optional
         The sub-folder of the normal images.
     false_alarm_rate : float in (0, 1)
-    model : PatchCore, optional
-        Its settings are used; it is fitted here.
+    model : PatchCore, or callable, optional
+        Its settings are used; it is fitted here. Or a function that chooses one by the training
+        images: it sees neither those of the threshold nor those of the test.
     seed : int
         Seed of the train/test split.
     pictures : int
@@ -226,9 +237,9 @@ def write_report(
     if pictures < 0:
         raise InputError(f"pictures={pictures}: give a whole number from 0")
     rate = max(false_alarm_rate, smallest_rate(len(category.calibration)))
-    model = PatchCore() if model is None else model
 
     with atomic_directory(output) as files:  # refuses a folder with other files before the work
+        model = chosen_model(model, category.train)
         model.fit(category.train)
         normal = model.detect(category.calibration)
         model.threshold_ = conformal_threshold(normal.scores, rate)
@@ -291,11 +302,6 @@ def rank_images(category: Category, scores: np.ndarray, threshold: float) -> pd.
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """A table as CSV; file names keep the bytes that they have, valid text or not."""
     table.to_csv(path, index=False, lineterminator="\n", errors="surrogateescape")
-
-
-def has_regions(model: PatchCore) -> bool:
-    """Whether the threshold of image scores is one of patch scores, too."""
-    return model.image_score == "max"
 
 
 def find_regions(

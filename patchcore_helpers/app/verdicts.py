@@ -1,4 +1,7 @@
-"""Verdicts of a saved memory bank on many images, in memory that does not grow with them."""
+"""Verdicts of a saved model on many images, in memory that does not grow with them.
+
+Needs no torch: the model may be an exported one.
+"""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 from PIL import Image
 
 from patchcore_helpers.app.pictures import heat_map_picture, picture_name
-from patchcore_helpers.core.detector import AnomalyResult
-from patchcore_helpers.core.patchcore import PatchCore
+from patchcore_helpers.core.anomaly_result import AnomalyResult
+from patchcore_helpers.core.regions import Region, anomalous_regions
 from patchcore_helpers.data.images import iter_image_files, read_image
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.files import atomic_directory
@@ -31,6 +34,21 @@ def verdict_word(score: float, threshold: float) -> str:
     return ALARM if score > threshold else OK
 
 
+class Model(Protocol):
+    """What judges: a `PatchCore` or an `ExportedModel`.
+
+    It may also have a `threshold_`, a float.
+    """
+
+    image_score: str
+
+    def detect_batches(self, images: Sequence[Any]) -> Iterator[Any]:
+        """An `AnomalyResult` for each of the next few images."""
+
+    def to_maps(self, result: Any) -> np.ndarray:
+        """Anomaly maps, float32 array of shape (n, height, width)."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a model says of one image.
@@ -41,6 +59,10 @@ class Verdict:
     score : float
         The image score; higher is more anomalous.
     word : "alarm", "ok", or None if the model has no threshold
+    regions : list of Region, or None
+        Where the image is above the threshold, in its own pixels; empty if it is nowhere. None if
+        the model has no threshold of patch scores: no threshold at all, or another image score
+        than "max".
     result : AnomalyResult
         Of this image alone, for its anomaly map.
     """
@@ -48,6 +70,7 @@ class Verdict:
     path: Path
     score: float
     word: str | None
+    regions: list[Region] | None
     result: AnomalyResult
 
 
@@ -69,22 +92,25 @@ class LazyImage:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.error: InputError | None = None
+        self.size = (1, 1)  # (height, width), pixels; known once it is read
 
     def read(self) -> Image.Image:
         """The image as upright RGB (PIL)."""
         try:
-            return read_image(self.path)
+            image = read_image(self.path)
         except InputError as error:
             self.error = error
             return Image.new("RGB", (1, 1))
+        self.size = (image.height, image.width)
+        return image
 
 
-def judge(model: PatchCore, paths: Sequence[Path]) -> Iterator[Verdict | Unreadable]:
+def judge(model: Model, paths: Sequence[Path]) -> Iterator[Verdict | Unreadable]:
     """Judge images by a fitted model, batch by batch.
 
     Parameters
     ----------
-    model : PatchCore
+    model : PatchCore or ExportedModel
     paths : sequence of paths
 
     Yields
@@ -100,9 +126,23 @@ def judge(model: PatchCore, paths: Sequence[Path]) -> Iterator[Verdict | Unreada
             if image.error:
                 yield Unreadable(image.path, image.error)
                 continue
-            score = float(batch.scores[position])
-            word = None if threshold is None else verdict_word(score, threshold)
-            yield Verdict(image.path, score, word, batch.select([position]))
+            yield _verdict(image, batch.select([position]), threshold, has_regions(model))
+
+
+def _verdict(
+    image: LazyImage, result: AnomalyResult, threshold: float | None, has_regions: bool
+) -> Verdict:
+    score = float(result.scores[0])
+    if threshold is None:
+        return Verdict(image.path, score, None, None, result)
+    grid = result.patch_scores[0]
+    regions = anomalous_regions(grid, threshold, image.size) if has_regions else None
+    return Verdict(image.path, score, verdict_word(score, threshold), regions, result)
+
+
+def has_regions(model: Model) -> bool:
+    """Whether the threshold of image scores is one of patch scores, too."""
+    return model.image_score == "max"
 
 
 def image_paths(names: Iterable[str | Path]) -> Iterator[Path]:
@@ -131,7 +171,7 @@ class VerdictFolder:
     map runs from its own median to its maximum.
     """
 
-    def __init__(self, folder: Path, model: PatchCore, table: TextIO) -> None:
+    def __init__(self, folder: Path, model: Model, table: TextIO) -> None:
         self.folder = folder
         self.model = model
         self.rows = csv.writer(table, lineterminator="\n")
@@ -154,7 +194,7 @@ class VerdictFolder:
 
 
 @contextmanager
-def verdict_folder(output: str | Path, model: PatchCore) -> Iterator[VerdictFolder]:
+def verdict_folder(output: str | Path, model: Model) -> Iterator[VerdictFolder]:
     """A `VerdictFolder` that takes the name `output` when it is complete."""
     with (
         atomic_directory(output) as folder,

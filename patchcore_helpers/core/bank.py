@@ -18,7 +18,7 @@ from patchcore_helpers.core.bank_file import (
     refusing_damaged,
     write_bank_file,
 )
-from patchcore_helpers.core.coreset import SAMPLERS, Coreset
+from patchcore_helpers.core.coreset import SAMPLERS, Coreset, k_center_greedy
 from patchcore_helpers.core.device import resolve_device
 from patchcore_helpers.core.distances import nested_min_distances
 from patchcore_helpers.core.index import Index, make_index
@@ -156,6 +156,49 @@ class MemoryBank(BaseEstimator):
         kept = vectors[torch.from_numpy(coreset.indices).to(vectors.device)]
         index = make_index(self.index, self.random_state).fit(kept)
         return self._remember(index, kept.cpu().numpy(), coreset, n_vectors=len(vectors))
+
+    def extend(self, vectors: np.ndarray | torch.Tensor) -> Self:
+        """Go on with the greedy order on more vectors; every row that is kept stays.
+
+        Only the kept rows and the new vectors are looked at. So that `coreset_ratio` holds for all
+        vectors seen, the new ones supply `coreset_ratio` times their number of rows. Distances are
+        those between the vectors, without the random projection.
+
+        Parameters
+        ----------
+        vectors : float array, or tensor on any device, of shape (n, channels)
+
+        Raises
+        ------
+        InputError
+            If the bank was chosen at random, or its file holds only codes; if the vectors are not
+            a finite matrix with as many channels as those of the bank.
+        """
+        self._need_vectors("extend")
+        if self.sampler != "k_center":
+            raise InputError(f"sampler={self.sampler!r}: has no order to go on with; fit it again")
+        new = as_patch_tensor(self._comparable(as_patch_tensor(vectors, "vectors"))).cpu()
+        n_before, channels = self.vectors_.shape
+        if new.shape[1] != channels:
+            raise InputError(f"vectors: {new.shape[1]} channels, and the bank has {channels}")
+        n_seen = self.n_vectors_ + len(new)
+        n_kept = max(n_before, round(self.coreset_ratio * n_seen))
+        everything = torch.cat([torch.from_numpy(self.vectors_), new])
+        order = k_center_greedy(
+            everything,
+            min(n_kept, len(everything)),
+            projection=None,
+            first=range(n_before),
+            progress=self.progress,
+        ).indices
+        kept = everything[torch.from_numpy(order)]
+        coreset = None
+        if self.coreset_ is not None:
+            numbers = order[n_before:] - n_before + self.n_vectors_
+            indices = np.concatenate([self.coreset_.indices, numbers])
+            coreset = Coreset(indices, None, "exact")
+        index = make_index(self.index, self.random_state).fit(kept.to(resolve_device(self.device)))
+        return self._remember(index, kept.numpy(), coreset, n_vectors=n_seen)
 
     def _remember(
         self, index: Index, kept: np.ndarray | None, coreset: Coreset | None, n_vectors: int

@@ -18,7 +18,7 @@ distance to the nearest center can only fall**. Each round of `GreedySearch`
 Taught in notebook 3.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -144,7 +144,7 @@ def k_center_greedy(
     projection: int | None = 128,
     random_state: int = 0,
     weights: ArrayLike | None = None,
-    first: int | None = None,
+    first: int | Sequence[int] | None = None,
     progress: bool = False,
 ) -> Coreset:
     """Choose rows by greedy k-center: the picks of the reference algorithm, in fewer passes.
@@ -165,14 +165,16 @@ def k_center_greedy(
     weights : array-like of float, shape (n,), optional
         Positive; each pick is then the row with the largest weight times distance. Only ratios
         between weights matter: they are divided by the largest one.
-    first : int, optional
-        The row to begin with, from 0 to n - 1; None: a random row.
+    first : int or sequence of int, optional
+        The row to begin with, from 0 to n - 1; None: a random row. Several rows are taken for
+        chosen already, in this order: the search goes on from there.
     progress : bool
         Draw a bar on standard error with the picks, the radius and the time left.
 
     Returns
     -------
     Coreset
+        Before the last of several `first` rows, radii are infinite: they are not measured.
         Once all distinct rows are chosen the radius is 0, and the rows not chosen so far follow in
         the order of their row numbers.
 
@@ -207,9 +209,12 @@ def k_center_greedy(
         squared_weights = normalized_squared_weights(weights, len(space))
         if first is None:
             first = int(np.random.default_rng(seed).integers(len(space)))
-        first = check_integer(first, "first", 0, len(space) - 1)
+        begun = [first] if isinstance(first, int | np.integer) else list(first)
+        begun = [check_integer(row, "first", 0, len(space) - 1) for row in begun]
+        if not 1 <= len(set(begun)) == len(begun) <= n_centers:
+            raise InputError(f"first: give from 1 to {n_centers} rows, each once")
         bar.reset(n_centers)
-        search = GreedySearch(space, for_each, first, squared_weights)
+        search = GreedySearch(space, for_each, begun, squared_weights)
         for n_chosen in search.rounds(n_centers):
             bar.update(n_chosen - bar.n)
             bar.set_postfix(radius=f"{search.squared_radius**0.5 / space.scale:.4g}")
@@ -233,8 +238,8 @@ class GreedySearch:
     space : VectorSpace
     for_each : callable
         From `single_threaded_workers`.
-    first : int
-        The row to begin with.
+    first : list of int
+        The rows to begin with.
     squared_weights : tensor of float64, shape (n,), optional
     largest_pool : int
         Most rows in a pool, at least 1: the distances between all of them are kept in memory.
@@ -256,7 +261,7 @@ class GreedySearch:
         self,
         space: VectorSpace,
         for_each: ForEach,
-        first: int,
+        first: list[int],
         squared_weights: torch.Tensor | None = None,
         *,
         largest_pool: int = 2048,
@@ -272,9 +277,9 @@ class GreedySearch:
         self.largest_pool = largest_pool
         self.pool_size = min(128, largest_pool)  # a first pool yields few picks
 
-        self.centers = [first]
-        self.squared_radii: list[float] = []
-        self.new_centers = [first]  # those that `nearest` does not take into account yet
+        self.centers = list(first)
+        self.squared_radii = [np.inf] * (len(first) - 1)
+        self.new_centers = list(first)  # those that `nearest` does not take into account yet
 
         # Squared distance of each row to its nearest center; it never rises. TAKEN for a center.
         device = space.device

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from patchcore_helpers.data.category import Readable
-from patchcore_helpers.data.images import read_image
+from patchcore_helpers.data.images import Readable, read_image
 from patchcore_helpers.errors import InputError
 
 

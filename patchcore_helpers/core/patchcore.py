@@ -191,6 +191,26 @@ class PatchCore(Detector):
         self.grid_ = patches.shape[1:3]
         return self
 
+    def teach(self, images: Sequence[Any]) -> Self:
+        """Extend the memory bank by further normal images, without those of `fit`.
+
+        The greedy order goes on: rows that are kept stay, and the new images add theirs (see
+        `MemoryBank.extend`). The threshold is forgotten, because it belongs to the bank before;
+        call `calibrate`.
+
+        Parameters
+        ----------
+        images : sequence of samples, paths, PIL images or uint8 arrays
+            They follow those of `fit` in the numbers that `origin` gives.
+        """
+        check_is_fitted(self, "bank_")
+        self._check_settings()
+        self._refuse_changed_settings()
+        patches = self.extractor_.extract(as_image_list(images), self._label("memory bank"))
+        self.bank_.extend(as_patch_matrix(as_rows(patches), f"features of {self.backbone}"))
+        self._forget_threshold()
+        return self
+
     def detect_batches(self, images: Sequence[Any]) -> Iterator[AnomalyResult]:
         """Score images batch by batch, in memory that does not grow with their number.
 

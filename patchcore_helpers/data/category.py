@@ -4,31 +4,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchcore_helpers.data.images import read_image, read_mask
+from patchcore_helpers.data.images import Readable, read_image, read_mask
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.validation import check_seed
 
 Item = TypeVar("Item")
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """Anything that can be read as an image.
-
-    Detectors take a Readable wherever they take a path or an array. It may also have a method
-    ``fingerprint() -> str`` that identifies its pixels without reading them; the feature cache
-    asks for that one first.
-    """
-
-    def read(self) -> Image.Image:
-        """The image, upright RGB."""
 
 
 class LabeledImage(Readable, Protocol):

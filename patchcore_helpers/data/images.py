@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,19 @@ EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 # The decoders that may run, whatever a file's extension says. EPS is not among them: Pillow would
 # start Ghostscript for it.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """Anything that can be read as an image.
+
+    Detectors take a Readable wherever they take a path or an array. It may also have a method
+    ``fingerprint() -> str`` that identifies its pixels without reading them; the feature cache
+    asks for that one first.
+    """
+
+    def read(self) -> Image.Image:
+        """The image, upright RGB."""
 
 
 def is_hidden(path: Path, folder: Path) -> bool:

@@ -115,3 +115,53 @@ def plant_defect(
         return plant(np.random.default_rng([*seeds, attempt]), pixels, donor_pixels)
 
     return draw_until_visible(image, draw)
+
+
+REFERENCE_SIDE = 300  # pixels: defects are drawn at their own size on a photograph of this side
+
+
+def plant_on_photograph(
+    photograph: Image.Image,
+    defect: str,
+    seed: Seed = 0,
+    columns: tuple[int, int] | None = None,
+) -> Image.Image:
+    """Plant one defect on a photograph of any size, gray or in color.
+
+    The defect lies in a square window, drawn at random, whose side is the photograph's shorter one.
+    On a large photograph it is drawn between its own size in pixels and the same share of the
+    window that it has in one of `REFERENCE_SIDE` pixels: nobody knows how small the real ones are.
+    All colors change by the same gray levels.
+
+    Parameters
+    ----------
+    photograph : PIL image, at least 64 pixels a side
+    defect, seed : see `plant_defect`
+    columns : (first, one past the last), optional
+        Where the product is in a photograph that also shows what is beside it; by default all.
+
+    Returns
+    -------
+    PIL image, mode RGB, of the same size
+
+    Raises
+    ------
+    InputError
+        As `plant_defect`.
+    """
+    pixels = np.array(photograph.convert("RGB"))
+    first, last = columns or (0, pixels.shape[1])
+    side = min(pixels.shape[0], last - first)
+    rng = np.random.default_rng([*seed_numbers(seed), side])
+    top = int(rng.integers(0, pixels.shape[0] - side + 1))
+    left = int(rng.integers(first, last - side + 1))
+    window = pixels[top : top + side, left : left + side]
+    gray = Image.fromarray(window).convert("L")
+    shrink = max(1.0, side / REFERENCE_SIDE) ** rng.uniform()
+    drawn_side = max(min(side, MIN_SIDE), round(side / shrink))
+    small = np.asarray(gray.resize((drawn_side, drawn_side), Image.Resampling.BOX))
+    defective, _ = plant_defect(small, defect, seed)
+    change = Image.fromarray(defective.astype(np.float32) - small)
+    change = change.resize((side, side), Image.Resampling.BILINEAR)
+    window[:] = np.clip(np.rint(window + np.asarray(change)[..., None]), 0, 255)
+    return Image.fromarray(pixels)

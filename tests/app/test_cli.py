@@ -355,3 +355,54 @@ def test_a_full_disk_is_one_line(run, monkeypatch):
     with open("/dev/full", "w") as full:
         done = subprocess.run([COMMAND, "list"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_tuned_settings_are_in_the_object_and_are_those_that_were_measured(folder, run):
+    words = ("evaluate", folder, *TINY_OPTIONS, "--json")
+    status, output, errors = run(*words, "--tune")
+    results = json.loads(output[-1])
+    assert status == 0 and list(results) == [*KEYS, "settings", "tune_seconds"]
+    settings = results["settings"]
+    assert list(settings) == ["backbone", "layers", "image_size", "image_score"]
+    assert (settings["backbone"], settings["image_size"]) == ("test_resnet", 64)  # as typed
+    tried = [line for line in errors if line.startswith("planted defects: AUROC")]
+    assert len(tried) == 3  # ways to score; all else was typed
+    shown = [line for line in tried if float(line.split()[7].rstrip(")")) > 0] or tried[:1]
+    chosen = max(shown, key=lambda line: float(line.split()[3]))
+    assert settings["image_score"] == (chosen.split('"')[1] if '"' in chosen else "max")
+    plain = json.loads(run(*words, "--image-score", settings["image_score"])[1][-1])
+    assert plain["image_auroc"] == results["image_auroc"]
+
+
+def test_tuning_never_looks_at_test_images(folder, run, monkeypatch):
+    trained = {str(path) for path in (folder / "train").rglob("*.png")}
+    read = []
+    monkeypatch.setattr(
+        "patchcore_helpers.data.category.read_image",
+        lambda path: read.append(str(path)) or Image.open(path).convert("RGB"),
+    )
+
+    def stop(category, model):
+        raise InputError("chosen")
+
+    monkeypatch.setattr("patchcore_helpers.core.evaluation.evaluate", stop)
+    assert run("evaluate", folder, *TINY_OPTIONS, "--tune", "--no-cache")[0] == 2
+    assert read and set(read) <= trained
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--tune", "--recipe", "five_banks"], "--tune: cannot be combined with --recipe"),
+        (["--tune", "--split", "stretch"], "--tune: cannot be combined with --split stretch"),
+        (["--tune-minutes", "3"], "--tune-minutes: has no effect without --tune"),
+        (["--tune", "--tune-minutes", "-3"], "tune_minutes"),
+    ],
+)
+def test_bad_words_for_tuning(folder, refused, words, line):
+    assert line in refused("evaluate", folder, *TINY_OPTIONS, *words)
+
+
+def test_too_few_images_to_tune(tmp_path, make_category, refused):
+    folder = make_category(tmp_path / "nut", train=5)
+    assert "5 normal images: " in refused("evaluate", folder, *TINY_OPTIONS, "--tune")

@@ -490,3 +490,12 @@ def test_a_perfect_auroc_has_an_interval_and_few_images_have_none():
     found = describe_auroc(labels[:11], np.arange(11.0))
     assert found.result == "image AUROC 1.000" and "too few for an interval" in found.remark
     assert describe_auroc(labels[:10], np.arange(10.0)).result == "no AUROC"
+
+
+def test_a_tuned_report_names_its_settings(user_folder, tmp_path, run):
+    words = ("new", user_folder, *TINY_OPTIONS, "--tune", "--output", tmp_path / "tuned")
+    status, _, errors = run(*words)
+    assert status == 0, errors
+    chosen = next(line for line in errors if line.startswith("chosen in"))
+    score = chosen.split('"')[1] if '"' in chosen else "max"
+    assert PatchCore.load(tmp_path / "tuned/bank.safetensors").image_score == score

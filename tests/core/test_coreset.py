@@ -84,7 +84,7 @@ def greedy_search(points, k, first=0, *, centered=True, **settings):
         space = ExactSpace(points, for_each)
         if not centered:
             space.offset = torch.zeros_like(space.offset)
-        search = GreedySearch(space, for_each, first, **settings)
+        search = GreedySearch(space, for_each, [first], **settings)
         assert list(search.rounds(k))[-1] == k
     radii = np.sqrt(search.squared_radii) / space.scale
     return Coreset(np.array(search.centers), radii.astype(np.float32), "exact")
@@ -196,7 +196,7 @@ def test_same_picks_as_the_reference_for_any_pool(largest_pool):
 def test_pools_save_passes_over_the_data():
     points = np.random.default_rng(1).normal(size=(3000, 16)).astype(np.float32)
     with single_threaded_workers() as for_each:
-        search = GreedySearch(ExactSpace(points, for_each), for_each, 0)
+        search = GreedySearch(ExactSpace(points, for_each), for_each, [0])
         n_chosen = list(search.rounds(400))
     assert n_chosen == sorted(set(n_chosen)) and n_chosen[-1] == 400
     assert len(n_chosen) < 400 / 5  # the reference needs 400

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchcore_helpers import Category, InputError, Sample
-from patchcore_helpers.data.category import Readable, split
+from patchcore_helpers.data.category import split
+from patchcore_helpers.data.images import Readable
 
 
 def test_what_is_readable():

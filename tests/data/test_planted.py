@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from helpers.exact_masks import assert_exact
+from PIL import Image
 
 from patchcore_helpers import InputError, load_category
-from patchcore_helpers.data.planted import PLANTED_DEFECTS, plant_defect
+from patchcore_helpers.data.planted import PLANTED_DEFECTS, plant_defect, plant_on_photograph
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,37 @@ def test_refused_plantings():
         plant_defect(flat, "cut_and_paste", donor=flat.T)
     with pytest.raises(InputError, match="seed=-2"):
         plant_defect(flat, "stain", seed=-2)
+
+
+@pytest.mark.parametrize("defect", PLANTED_DEFECTS)
+def test_a_photograph_of_the_reference_side_gets_the_defect_itself(cells, defect):
+    cell = cells[0]
+    assert cell.shape == (300, 300)
+    planted = np.asarray(plant_on_photograph(Image.fromarray(cell), defect, 3))
+    expected, _ = plant_defect(cell, defect, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(planted[..., channel], expected)
+
+
+@pytest.mark.parametrize("defect", PLANTED_DEFECTS)
+def test_a_color_photograph_changes_by_the_same_levels_within_a_window_of_the_product(defect):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(100, 140, (100, 800, 3), np.uint8)
+    pixels[..., 1] += 40
+    for seed in range(10):
+        planted = plant_on_photograph(Image.fromarray(pixels), defect, seed, (300, 500))
+        assert planted.size == (800, 100) and planted.mode == "RGB"
+        change = np.asarray(planted).astype(int) - pixels
+        assert (change == change[..., :1]).all()
+        columns = np.flatnonzero(change.any((0, 2)))
+        assert columns[0] >= 300 and columns[-1] < 500 and np.ptp(columns) < 100
+
+
+def test_a_large_photograph_gets_small_and_large_defects():
+    pixels = np.random.default_rng(0).integers(60, 200, (1200, 1200), np.uint8)
+    shares = [
+        (np.asarray(plant_on_photograph(Image.fromarray(pixels), "stain", seed))[..., 0] != pixels)
+        for seed in range(20)
+    ]
+    areas = np.sqrt([share.sum() for share in shares])
+    assert areas.max() > 3 * areas.min()

@@ -5,7 +5,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from patchcore_helpers.app.model_options import add_model_arguments, model_parameters
+from patchcore_helpers.app.model_options import (
+    add_model_arguments,
+    add_tuning_arguments,
+    model_parameters,
+    tuned,
+)
 from patchcore_helpers.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,20 +42,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one object on a single line")
     add("--no-cache", action="store_true", help="compute all features again")
     add_model_arguments(parser)
+    add_tuning_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print the results on standard output."""
+    refuse_mixed_options(args)
     if args.split == "stretch":
         return run_by_stretch(args)
     from patchcore_helpers.core.evaluation import evaluate, vanished_regions
     from patchcore_helpers.data.catalog import load_category
 
     category = load_category(args.category, data_dir=args.data_dir, seed=args.seed, good=args.good)
-    detector = detector_for(
-        category, model_parameters(args), cache=not args.no_cache, recipe=args.recipe
-    )
+    parameters = model_parameters(args)
+
+    def make(parameters: dict[str, Any]) -> "Detector":
+        return detector_for(category, parameters, cache=not args.no_cache, recipe=args.recipe)
+
+    tuning = tuned(args, category.train, make) if args.tune else None
+    detector = make({**parameters, **tuning.parameters} if tuning else parameters)
     results, _ = evaluate(category, detector)
+    if tuning:
+        results |= {"settings": chosen_settings(detector), "tune_seconds": round(tuning.seconds, 3)}
     unmasked = sum(not sample.has_mask for sample in category.test)
     if unmasked and results["pixel_auroc"] is not None:
         print(
@@ -68,6 +81,32 @@ def run(args: argparse.Namespace) -> int:
         print(f"{count} images left out: {reason}", file=sys.stderr)
     print_results(results, as_json=args.json)
     return 0
+
+
+def refuse_mixed_options(args: argparse.Namespace) -> None:
+    """Raise an `InputError` for options of which one would be ignored."""
+    if args.tune and args.recipe:
+        raise InputError("--tune: cannot be combined with --recipe; leave one of them out")
+    if args.tune and args.split != "random":
+        raise InputError("--tune: cannot be combined with --split stretch; leave one of them out")
+    if args.tune_minutes is not None and not args.tune:
+        raise InputError("--tune-minutes: has no effect without --tune; add it")
+
+
+def chosen_settings(detector: "Detector") -> dict[str, Any]:
+    """The settings that `--tune` chooses among, as they are in a detector."""
+    from patchcore_helpers.core.patchcore import PatchCore
+    from patchcore_helpers.core.strips import StripPatchCore
+
+    if isinstance(detector, StripPatchCore):
+        settings = detector.settings_
+        own = {"sigma": settings.sigma}
+    else:
+        assert isinstance(detector, PatchCore)
+        settings = detector
+        own = {"image_size": settings.image_size, "image_score": settings.image_score}
+    layers = list(detector.extractor_.backbone.layers)
+    return {"backbone": settings.backbone, "layers": layers, **own}
 
 
 def run_by_stretch(args: argparse.Namespace) -> int:

@@ -2,9 +2,19 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from patchcore_helpers.app.model_options import add_model_arguments, model_parameters
-from patchcore_helpers.errors import one_line
+from patchcore_helpers.app.model_options import (
+    add_model_arguments,
+    add_tuning_arguments,
+    model_parameters,
+    tuned,
+)
+from patchcore_helpers.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from patchcore_helpers.core.patchcore import PatchCore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="seed of the split and of the coreset (0)")
     add("--pictures", type=int, default=60, metavar="60", help="largest number of heat maps")
     add_model_arguments(parser)
+    add_tuning_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,12 +35,22 @@ def run(args: argparse.Namespace) -> int:
     from patchcore_helpers.app.report import write_report
     from patchcore_helpers.core.patchcore import PatchCore
 
+    if args.tune_minutes is not None and not args.tune:
+        raise InputError("--tune-minutes: has no effect without --tune; add it")
+    parameters = model_parameters(args)
+
+    def make(parameters: dict[str, Any]) -> "PatchCore":
+        return PatchCore(**parameters)
+
+    def tuned_model(images: Sequence[Any]) -> "PatchCore":
+        return make({**parameters, **tuned(args, images, make).parameters})
+
     report = write_report(
         args.folder,
         args.output,
         good=args.good,
         false_alarm_rate=args.false_alarm_rate,
-        model=PatchCore(**model_parameters(args)),
+        model=tuned_model if args.tune else make(parameters),
         seed=args.seed,
         pictures=args.pictures,
     )

@@ -25,7 +25,7 @@ from patchcore_helpers.course.figures.features import (
     receptive_fields,
     scores_to_map,
 )
-from patchcore_helpers.course.figures.panels import heat_map, overlay
+from patchcore_helpers.course.figures.panels import overlay
 from patchcore_helpers.course.figures.pictures import (
     changed_images,
     heat_maps,
@@ -42,6 +42,7 @@ from patchcore_helpers.course.figures.strips import (
 )
 from patchcore_helpers.course.figures.style import STYLE, THRESHOLD, use_style
 from patchcore_helpers.course.figures.toy import greedy_steps, toy_bank, toy_unfold
+from patchcore_helpers.course.heat import heat_map
 
 __all__ = [
     "STYLE",

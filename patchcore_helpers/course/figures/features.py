@@ -13,10 +13,8 @@ from matplotlib.figure import Figure
 
 from patchcore_helpers.core.items import read_item
 from patchcore_helpers.course.figures.panels import (
-    HEAT_OPACITY,
     Box,
     draw_box,
-    heat_map,
     hide_axes,
     outline_defect,
     show_picture,
@@ -26,12 +24,12 @@ from patchcore_helpers.course.figures.style import (
     BLUE,
     DEFECT,
     GREEN,
-    HEAT,
     ORANGE,
     PURPLE,
     SKY,
     log_scale,
 )
+from patchcore_helpers.course.heat import HEAT, HEAT_OPACITY, heat_map
 
 FAINTEST = 1e-4  # of the strongest influence: the lower end of a logarithmic color scale
 NETWORK_COLORS = [BLUE, ORANGE, GREEN, PURPLE]

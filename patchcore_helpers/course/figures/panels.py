@@ -13,12 +13,10 @@ from matplotlib.container import BarContainer
 from PIL import Image
 
 from patchcore_helpers.core.items import read_item
-from patchcore_helpers.course.figures.style import BLACK, HEAT, SKY
-
-HEAT_OPACITY = 0.75  # of the hottest pixel
+from patchcore_helpers.course.figures.style import BLACK, SKY
+from patchcore_helpers.course.heat import HEAT, HEAT_OPACITY, Limits, heat_map
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels
-Limits = tuple[float, float]
 
 
 def hide_axes(ax: Axes, title: str = "") -> None:
@@ -40,37 +38,6 @@ def show_picture(ax: Axes, image: Any, title: str = "") -> Image.Image:
     ax.imshow(pixels)
     hide_axes(ax, title)
     return pixels
-
-
-def heat_map(image: Image.Image, anomaly_map: np.ndarray, limits: Limits) -> Image.Image:
-    """An image in gray with its anomaly map over it.
-
-    Parameters
-    ----------
-    image : PIL image
-    anomaly_map : float array of shape (height, width)
-        Stretched to the image.
-    limits : (low, high)
-        Map values at the two ends of the color scale; below `low` the image shows through.
-
-    Returns
-    -------
-    PIL image, mode RGB, of the image's size
-
-    Examples
-    --------
-    >>> heat_map(Image.new("RGB", (40, 30)), np.eye(8), (0, 1)).size
-    (40, 30)
-    """
-    low, high = limits
-    strength = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
-    colors = np.rint(255 * colormaps[HEAT](strength)).astype(np.uint8)
-    colors[..., 3] = np.rint(255 * HEAT_OPACITY * strength)
-    heat = Image.fromarray(colors)
-    if heat.size != image.size:
-        heat = heat.resize(image.size, Image.Resampling.BILINEAR)
-    gray = image.convert("L").convert("RGBA")
-    return Image.alpha_composite(gray, heat).convert("RGB")
 
 
 def overlay(

@@ -35,7 +35,7 @@ def soft_projection(
         0 for rows that have no say.
     query, projection : arrays of shape (2,)
     """
-    figure, ax = plt.subplots(figsize=(8, 3.8))
+    figure, ax = plt.subplots(figsize=(8, 5))
     nearest = rows[np.linalg.norm(rows - query, axis=1).argmin()]
     sizes = 50 + 500 * weights
     ax.scatter(rows[:, 0], rows[:, 1], sizes, color=NORMAL, alpha=0.8, label="rows of the bank")
@@ -47,7 +47,7 @@ def soft_projection(
     ax.set_title(f"nearest row {to_row:.2f}, soft projection {to_projection:.2f}")
     ax.set(xlabel="first feature", ylabel="second feature", aspect="equal")
     ax.set(xlim=(-2.4, 2.4), ylim=(-0.7, 1.9))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

@@ -5,6 +5,8 @@ from cycler import cycler
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullLocator
 
+from patchcore_helpers.course.heat import HEAT
+
 # Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of color vision.
 BLACK = "#000000"
 ORANGE = "#E69F00"
@@ -18,7 +20,6 @@ PURPLE = "#CC79A7"
 NORMAL = BLUE
 DEFECT = VERMILION
 THRESHOLD = BLACK
-HEAT = "magma"  # the color map of anomaly maps
 
 STYLE = {
     "axes.prop_cycle": cycler(color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK, YELLOW]),
