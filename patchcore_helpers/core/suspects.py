@@ -150,8 +150,8 @@ def oddness(
 
     def distances_of(image: int) -> torch.Tensor:
         own = rows[image] - mean
-        table = products_form(own, minus_twice, squared_norms) + own.square().sum(1)[:, None]
-        by_image = table.view(len(own), n_images, n_drawn).amin(2)
+        table = products_form(own, minus_twice, squared_norms).view(len(own), n_images, n_drawn)
+        by_image = table.amin(2) + own.square().sum(1)[:, None]
         by_image[:, image] = torch.inf  # never its own
         return by_image.topk(k, largest=False).values[:, -1].clamp(min=0).sqrt()
 
