@@ -73,6 +73,16 @@ class Verdict:
     regions: list[Region] | None
     result: AnomalyResult
 
+    def as_object(self) -> dict[str, Any]:
+        """What `predict --json` prints, and the log of `--follow` keeps, of an image."""
+        regions = self.regions
+        return {
+            "path": str(self.path),
+            "score": self.score,
+            "verdict": self.word,
+            "regions": None if regions is None else [region._asdict() for region in regions],
+        }
+
 
 @dataclass(frozen=True)
 class Unreadable:
@@ -118,6 +128,8 @@ def judge(model: Model, paths: Sequence[Path]) -> Iterator[Verdict | Unreadable]
     Verdict or Unreadable
         One for each path, in their order.
     """
+    if not paths:
+        return
     threshold = getattr(model, "threshold_", None)
     images = [LazyImage(path) for path in paths]
     remaining = iter(images)

@@ -18,7 +18,7 @@ from patchcore_helpers.core.threshold import conformal_threshold
 
 WITHOUT_TORCH = """
 import sys
-for name in ("torch", "timm", "torchvision", "onnx", "openvino"):
+for name in ("torch", "timm", "torchvision", "openvino", "faiss"):
     sys.modules[name] = None
 from patchcore_helpers.app.cli import main
 sys.exit(main(sys.argv[1:]))
@@ -94,7 +94,7 @@ def test_a_file_waits_until_it_no_longer_changes(tmp_path):
 
 
 def follow(bank, folder, log, idle):
-    words = ["predict", bank, "--follow", folder, "--log", log, "--idle", idle, "--json"]
+    words = ["predict", bank, folder, "--follow", "--log", log, "--idle", idle, "--json"]
     return subprocess.Popen(
         [COMMAND, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -147,7 +147,7 @@ def test_a_damaged_file_gets_its_one_line_and_the_others_go_on(run, bank, tmp_pa
     write_image(folder / "good.png", 1)
     (folder / "damaged.png").write_bytes(b"\x89PNG but no more")
     log = tmp_path / "log.jsonl"
-    words = ["predict", bank, "--follow", folder, "--log", log, "--idle", 1]
+    words = ["predict", bank, folder, "--follow", "--log", log, "--idle", 1]
     status, lines, errors = run(*words)
     assert (status, len(lines), len(errors)) == (1, 1, 1) and "damaged.png" in errors[0]
     verdicts = {row["path"][-8:]: row["verdict"] for row in map(json.loads, log.open())}
@@ -202,16 +202,16 @@ def test_paths_come_from_standard_input_and_are_answered_at_once(bank, user_fold
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--follow", "."], "--follow, --log: belong together"),
+        ([".", "--follow"], "--follow, --log: belong together"),
         (["--log", "log", "."], "--follow, --log: belong together"),
-        ([".", "--follow", ".", "--log", "log"], "IMAGE: name images"),
-        ([], "IMAGE: name images"),
+        ([".", "..", "--follow", "--log", "log"], "--follow: watches one folder, not 2"),
+        (["--follow", "--log", "log"], "the following arguments are required: IMAGE"),
         ([".", "--threshold", "nan"], "--threshold nan: give a finite number"),
         ([".", "--threshold", "1", "--normal", "."], "--threshold: --normal sets it"),
         ([".", "--false-alarm-rate", "0.1"], "--false-alarm-rate: needs normal images"),
         ([".", "--idle", "3"], "--idle 3.0: give seconds"),
         (["-", "a.png"], "-: stands alone"),
-        (["--follow", "nowhere", "--log", "log"], "nowhere: no such folder"),
+        (["nowhere", "--follow", "--log", "log"], "nowhere: no such folder"),
         ([".", "--normal", "nowhere"], "nowhere: no such folder"),
     ],
 )
@@ -228,7 +228,15 @@ def test_options_that_do_not_go_together_are_refused(run, bank, words, said):
 def test_an_exported_model_judges_as_the_bank_does_without_torch(bank, user_folder, tmp_path):
     graph = tmp_path / "model.onnx"
     exported = subprocess.run(
-        [COMMAND, "export", str(bank), "--output", str(graph), "--images", str(user_folder)],
+        [
+            COMMAND,
+            "export",
+            str(bank),
+            "--output",
+            str(graph),
+            "--images",
+            str(user_folder / "good"),
+        ],
         capture_output=True,
         text=True,
     )

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", help="bank.safetensors of a report, or an exported model.onnx")
     add(
         "images",
-        nargs="*",
+        nargs="+",
         metavar="IMAGE",
         help="or a folder: all images below it; or -: paths from standard input, one a line",
     )
@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--follow",
-        metavar="FOLDER",
-        help="judge the images of this folder, and those that arrive, until Ctrl-C",
+        action="store_true",
+        help="judge the images of one folder, and those that arrive, until Ctrl-C",
     )
     add("--log", metavar="FILE", help="where --follow keeps one object a line, one an image")
     add(
@@ -82,8 +82,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_arguments(args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
-    if bool(args.images) == bool(args.follow):
-        raise InputError("IMAGE: name images, a folder or -; or a folder by --follow, not both")
     if args.threshold is not None and not math.isfinite(args.threshold):
         raise InputError(f"--threshold {args.threshold}: give a finite number")
     if args.threshold is not None and args.normal:
@@ -93,8 +91,10 @@ def _check_arguments(args: argparse.Namespace) -> None:
             "--false-alarm-rate: needs normal images that the model was not fitted on; "
             "name their folder: --normal FOLDER"
         )
-    if bool(args.follow) != bool(args.log):
+    if args.follow != bool(args.log):
         raise InputError("--follow, --log: belong together; give both or none")
+    if args.follow and len(args.images) > 1:
+        raise InputError(f"--follow: watches one folder, not {len(args.images)} paths; name one")
     if args.follow and args.output:
         raise InputError("--output: not with --follow, which keeps its verdicts in --log")
     if args.idle is not None and not (args.follow and 0 <= args.idle < math.inf):
@@ -130,16 +130,17 @@ def _follow(model: "Model", args: argparse.Namespace) -> int:
     from patchcore_helpers.app.verdicts import Unreadable
     from patchcore_helpers.files import ensure_outside, sha256
 
-    if not Path(args.follow).is_dir():
-        raise InputError(f"{args.follow}: no such folder; make it, or name another: --follow")
-    ensure_outside(args.log, args.follow)
+    (folder,) = args.images
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder; --follow watches one, so make it first")
+    ensure_outside(args.log, folder)
     provenance = {
         "threshold": getattr(model, "threshold_", None),
         "model": sha256(Path(args.model).read_bytes()),
     }
     unreadable = 0
     with VerdictLog(args.log) as log:
-        verdicts = follow(model, args.follow, log, idle=args.idle, provenance=provenance)
+        verdicts = follow(model, folder, log, idle=args.idle, provenance=provenance)
         for verdict, line in verdicts:
             if isinstance(verdict, Unreadable):
                 print_message(one_line(verdict.error))
@@ -224,6 +225,8 @@ def set_threshold(model: Any, args: argparse.Namespace) -> None:
         model.threshold_ = args.threshold
     if not args.normal:
         return
+    import numpy as np
+
     from patchcore_helpers.app.verdicts import Unreadable, image_paths, judge
     from patchcore_helpers.core.threshold import conformal_threshold, false_alarm_interval
 
@@ -236,7 +239,7 @@ def set_threshold(model: Any, args: argparse.Namespace) -> None:
         if isinstance(verdict, Unreadable):
             raise verdict.error
     scores = [verdict.score for verdict in verdicts if not isinstance(verdict, Unreadable)]
-    model.threshold_ = conformal_threshold(scores, rate)
+    model.threshold_ = conformal_threshold(np.array(scores), rate)
     expected = false_alarm_interval(len(scores), rate)
     print_message(
         f"threshold {model.threshold_:.6g}, from {len(scores)} normal images: it lets "
