@@ -171,7 +171,7 @@ def test_usefulness_counts_the_rows_that_decide():
     test = np.array([[[[0, 1], [10, 5]]], [[[30, 4], [20, 1]]], [[[30, -6], [0, 2]]]], np.float32)
     counts = [0, 1, 0, 2]
     labels = np.array([0, 1, 1])  # row 3 decides two defective images, row 1 a normal one
-    weights = np.array([0.3, 0.95, 0.1, 0.9])  # row 1 weighs most, but is not asked
+    weights = np.array([0.3, 0.05, 0.1, 0.9])  # row 1 weighs least, but is not asked
     found = exp2.usefulness(weights, bank, test, labels)
     assert found["rank_correlation"] == pytest.approx(stats.spearmanr(weights, counts).statistic)
     best = max(stats.spearmanr(order, counts).statistic for order in permutations(weights))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import groups
+from patchcore_helpers.course.notebook import read_notebook
+from patchcore_helpers.course.parameters import declared_parameters, read_parameter_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,3 +35,15 @@ def test_images_drawn_at_random_keep_the_promise():
         groups.recalibrated(rng.normal(size=200), np.ones(5), 40, 0.1, rng)[0][0] for _ in range(20)
     ]
     assert np.mean(shares) == pytest.approx(4 / 41, abs=0.005)
+
+
+def test_pages_that_can_split_at_random_do_so_only_when_told_to():
+    """The split of what a page says first; solar cells of one module are alike."""
+    splits = {}
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        parameters, _ = declared_parameters(read_notebook(path))
+        if "split" in parameters:
+            splits[path.stem] = parameters["split"].default
+    assert len(splits) >= 2 and set(splits.values()) == {"stretch"}, splits
+    for path in (ROOT / "notebooks" / "configs").rglob("*.yaml"):
+        assert read_parameter_file(path).get("split", "stretch") == "stretch", path
