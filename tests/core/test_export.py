@@ -1,7 +1,11 @@
 """The exported graph against the model, and files that are damaged or hostile."""
 
+import io
 import os
+import subprocess
+import sys
 import time
+import zipfile
 
 import numpy as np
 import onnx
@@ -188,6 +192,18 @@ def settings(**change):
     return apply
 
 
+def zip_bomb():
+    """A gigabyte of zeros in a megabyte, in a form that NumPy and torch use for their files."""
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("data.pkl", "w", force_zip64=True) as entry,
+    ):
+        for _ in range(1000):
+            entry.write(bytes(10**6))
+    return buffer.getvalue()
+
+
 HOSTILE = {
     "external data": external,
     "external data in an attribute": external_attribute,
@@ -211,12 +227,36 @@ HOSTILE = {
     "a path for a backbone": settings(backbone="../../etc/passwd"),
     "scores by the billion": settings(bank_size=10**12),
 }
+WATCHED = """if True:
+    import sys, time
+    import onnx, onnxruntime
+    from patchcore_helpers import InputError
+    from patchcore_helpers.core.onnx_model import ExportedModel
+
+    events = []
+    names = ("open", "os.system", "subprocess.Popen", "socket.connect", "import", "exec")
+    sys.addaudithook(lambda name, given: events.append((name, given)) if name in names else None)
+    begin = time.process_time()
+    try:
+        ExportedModel.load(sys.argv[1])
+    except InputError:
+        pass
+    else:
+        sys.exit("not refused")
+    seconds = time.process_time() - begin
+    events, seen = [], list(events)
+    print(seconds)
+    for name, given in seen:
+        print(given[0] if name == "open" else name)
+"""
 FILES = {
     "empty": b"",
     "text": b"hello world",
     "zeros": bytes(10**6),
     "a pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00cos\nsystem\n(S'true'\ntR.",
     "deeply nested": b"\x3a\xff\xff\xff\x7f" * 1000,
+    "random bytes": np.random.default_rng(0).bytes(10**6),
+    "a zip file that unpacks to a gigabyte": zip_bomb(),
 }
 
 
@@ -252,6 +292,32 @@ def test_hostile_models(name, saved, refused):
 @pytest.mark.parametrize("name", FILES)
 def test_files_that_are_no_models(name, refused):
     refused(FILES[name])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
+def test_truncated_models(share, saved, refused):
+    content = saved.read_bytes()
+    refused(content[: int(share * len(content))])
+
+
+def test_no_other_file_is_opened(saved, tmp_path):
+    """A file that names another one is refused without a look at that: Python tells what it opens,
+    and the other file is a pipe, on which a library that opened it would wait for ever."""
+    os.mkfifo(tmp_path / "secret")
+    model = onnx.load(saved)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret")
+    next(e for e in model.metadata_props if e.key == "digest").value = onnx_file.digest_of(model)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, path], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    seconds, *opened = done.stdout.splitlines()
+    assert float(seconds) < SOON and opened == [str(path)]
 
 
 def test_a_changed_byte_does_not_match_the_digest(saved, refused):

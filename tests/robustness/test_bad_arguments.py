@@ -24,7 +24,7 @@ MODEL_OPTIONS = {
     "--seed": ["-1", "x", "1.5", "9" * 40],
     "--good": ["nothing"],
 }
-# CATEGORY, BANK, IMAGE and EMPTY stand for paths of the fixture.
+# CATEGORY, BANK, COMPRESSED, IMAGE and EMPTY stand for paths of the fixture.
 COMMANDS = {
     "evaluate CATEGORY": MODEL_OPTIONS,
     "new CATEGORY --output out": MODEL_OPTIONS
@@ -32,9 +32,41 @@ COMMANDS = {
     "evaluate": {"": ["nowhere", "mvtec_ad/none", "elpv/none", "/", "EMPTY"]},
     "new": {"": ["nowhere", "IMAGE", "EMPTY"], "--output": ["CATEGORY/report CATEGORY"]},
     "predict": {"": ["nowhere IMAGE", "IMAGE IMAGE", "CATEGORY IMAGE", "/dev/null IMAGE"]},
+    "predict nowhere.onnx": {"": ["IMAGE", "IMAGE --weights x", "IMAGE --device cpu"]},
     "predict BANK": {
-        "": ["EMPTY", "IMAGE --weights nowhere", "CATEGORY --output CATEGORY/x"],
+        "": ["", "EMPTY", "IMAGE --weights nowhere", "CATEGORY --output CATEGORY/x", "- IMAGE"],
     },
+    "predict BANK IMAGE": {
+        "--threshold": ["nan", "inf", "x", "1 --normal CATEGORY"],
+        "--false-alarm-rate": ["0.1", "0 --normal CATEGORY", "2 --normal CATEGORY"],
+        "--normal": ["nowhere", "IMAGE", "EMPTY"],
+        "--log": ["x"],
+        "--idle": ["1"],
+    },
+    "predict BANK --follow": {
+        "": [
+            "EMPTY",
+            "nowhere --log x",
+            "IMAGE --log x",
+            "EMPTY EMPTY --log x",
+            "EMPTY --log IMAGE",
+            "EMPTY --log EMPTY",
+            "EMPTY --log EMPTY/x",
+            "EMPTY --log nowhere/x",
+            "EMPTY --log x --idle -1",
+            "EMPTY --log x --output y",
+        ],
+    },
+    "export": {
+        "": ["BANK", "nowhere --output x", "IMAGE --output x", "COMPRESSED --output x"],
+    },
+    "export BANK --output x": {
+        "--images": ["nowhere", "EMPTY", "BANK"],
+        "--weights": ["nowhere"],
+        "--engine": ["none"],
+        "--device": ["none"],
+    },
+    "export BANK --images IMAGE": {"--output": ["nowhere/x", "EMPTY"]},
     "run 5 --output out": {
         "-j": ["0", "-1", "x", "nan"],
         "--timeout": ["0", "-1", "inf"],
@@ -51,6 +83,7 @@ COMMANDS = {
     "cache": {"": ["", "shrink"]},
     "": {"": ["", "none", "--none", "list all"]},
 }
+OF_WORDS = ("-p", "--output", "--threshold", "--false-alarm-rate")
 ROWS = [
     (command, option, value)
     for command, options in COMMANDS.items()
@@ -66,10 +99,14 @@ def paths(tmp_path_factory):
     data = make_mvtec(folder / "data", ("bottle",))
     category = load_category(data / "bottle")
     tiny_model().fit(category.train).save(folder / "bank.safetensors")
+    ivf_pq = {"kind": "ivf_pq", "m": 4, "bits": 4, "n_clusters": 1}
+    compressed = tiny_model(coreset_ratio=1.0, index=ivf_pq).fit(category.train)
+    compressed.save(folder / "compressed.safetensors")
     (folder / "empty").mkdir()
     return {
         "CATEGORY": str(data / "bottle"),
         "BANK": str(folder / "bank.safetensors"),
+        "COMPRESSED": str(folder / "compressed.safetensors"),
         "IMAGE": str(category.test[0].image),
         "EMPTY": str(folder / "empty"),
         "DATA": str(data),
@@ -83,7 +120,7 @@ def test_bad_arguments(command, option, value, paths, tmp_path, monkeypatch, cap
     words = command.split()
     if option:
         # An empty or odd value is one word; of several words, the value is the first ones.
-        words += [option, *(value.split() if option in ("-p", "--output") else [value])]
+        words += [option, *(value.split() if option in OF_WORDS else [value])]
     else:
         words += value.split() or ([""] if command == "fetch-weights" else [])
     if words[:2] in (["evaluate", "CATEGORY"], ["new", "CATEGORY"]):
