@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from patchcore_helpers.errors import InputError
+
 if TYPE_CHECKING:
     from patchcore_helpers.core.detector import Detector
     from patchcore_helpers.core.tuning import Tuning
@@ -74,6 +76,12 @@ def add_tuning_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="10",
         help="begin no candidate that would end later (10)",
     )
+
+
+def check_tuning_arguments(args: argparse.Namespace) -> None:
+    """Raise an `InputError` for a limit of the search where nothing is searched."""
+    if args.tune_minutes is not None and not args.tune:
+        raise InputError("--tune-minutes: has no effect without --tune; add it")
 
 
 def tuned(

@@ -15,16 +15,12 @@ from scipy import ndimage
 from patchcore_helpers.core.bank import MemoryBank
 from patchcore_helpers.core.detector import image_scores
 from patchcore_helpers.core.metrics import image_auroc
+from patchcore_helpers.core.patchcore import as_rows as rows_of
 from patchcore_helpers.core.suspects import oddness
 from patchcore_helpers.data.drawing import check_choice
 from patchcore_helpers.errors import InputError
 
 Pixels = NDArray[np.uint8]
-
-
-def rows_of(patches: np.ndarray) -> np.ndarray:
-    """All patch vectors of some images, shape (patches, channels)."""
-    return patches.reshape(-1, patches.shape[-1])
 
 
 def bank_scores(bank: MemoryBank, patches: np.ndarray) -> np.ndarray:
@@ -169,15 +165,8 @@ def _noisy(pixels: Pixels) -> Pixels:
     return np.clip(pixels + noise, 0, 255).astype(np.uint8)
 
 
-def _over_height_and_width(filtered: Callable[..., np.ndarray], pixels: Pixels) -> Pixels:
-    """Apply a filter that takes two axes to images with or without channels."""
-    return np.asarray(filtered(pixels, axes=(0, 1)), np.uint8)
-
-
 def _blurred(pixels: Pixels) -> Pixels:
-    return _over_height_and_width(
-        lambda p, axes: ndimage.gaussian_filter(p, 1.5, axes=axes), pixels
-    )
+    return ndimage.gaussian_filter(pixels, 1.5, axes=(0, 1))
 
 
 def _shifted(pixels: Pixels) -> Pixels:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from patchcore_helpers.app.model_options import (
     add_model_arguments,
     add_tuning_arguments,
+    check_tuning_arguments,
     model_parameters,
     tuned,
 )
@@ -89,8 +90,7 @@ def refuse_mixed_options(args: argparse.Namespace) -> None:
         raise InputError("--tune: cannot be combined with --recipe; leave one of them out")
     if args.tune and args.split != "random":
         raise InputError("--tune: cannot be combined with --split stretch; leave one of them out")
-    if args.tune_minutes is not None and not args.tune:
-        raise InputError("--tune-minutes: has no effect without --tune; add it")
+    check_tuning_arguments(args)
 
 
 def chosen_settings(detector: "Detector") -> dict[str, Any]:

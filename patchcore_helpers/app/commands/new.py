@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from patchcore_helpers.app.model_options import (
     add_model_arguments,
     add_tuning_arguments,
+    check_tuning_arguments,
     model_parameters,
     tuned,
 )
-from patchcore_helpers.errors import InputError, one_line
+from patchcore_helpers.errors import one_line
 
 if TYPE_CHECKING:
     from patchcore_helpers.core.patchcore import PatchCore
@@ -35,8 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from patchcore_helpers.app.report import write_report
     from patchcore_helpers.core.patchcore import PatchCore
 
-    if args.tune_minutes is not None and not args.tune:
-        raise InputError("--tune-minutes: has no effect without --tune; add it")
+    check_tuning_arguments(args)
     parameters = model_parameters(args)
 
     def make(parameters: dict[str, Any]) -> "PatchCore":
