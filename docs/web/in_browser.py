@@ -3,11 +3,13 @@
 Its JavaScript is in `in_browser/`, in modules. A page that is opened from a disk, without a server,
 may load neither modules nor data, but only scripts. So the build joins the modules into two
 scripts, one for the page and one for its worker, and writes all data as text into further scripts:
-ONNX Runtime Web (see `runtime.py`), the graph of the features, and the solar cells.
+ONNX Runtime Web (see `site_runtime.py`), the graph of the features, and the solar cells.
 """
 
+import ast
 import base64
 import gzip
+import inspect
 import io
 import json
 import re
@@ -16,14 +18,22 @@ from pathlib import Path
 
 from PIL import Image
 from safetensors import safe_open
+from site_runtime import VERSION
 
 from patchcore_helpers import PatchCore, load_category
+from patchcore_helpers.core.coreset import k_center_greedy_reference
+from patchcore_helpers.core.distances import nested_min_distances
+from patchcore_helpers.core.engines.modules import PipelineModule
 from patchcore_helpers.core.onnx_graph import build_features_graph
+from patchcore_helpers.core.smoothing import resize_and_smooth
+from patchcore_helpers.core.threshold import conformal_threshold, recalibrated_threshold
+from patchcore_helpers.data.credits import ELPV_LICENSE
 
 MODULES = Path(__file__).resolve().parent / "in_browser"
 SIDE = 256  # pixels of a solar cell, as the network sees it
 N_LEARN, N_GOOD, N_DEFECTIVE = 20, 4, 8  # solar cells to learn from, and to judge
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
+FUNCTION = re.DOTALL | re.MULTILINE
 EXPORT = re.compile(r"^export (?=function|async function|const)", re.MULTILINE)
 
 
@@ -123,3 +133,85 @@ def sample_of(sample, use):
 def page_body(folder):
     """The HTML of the page; `folder` is the address of its scripts."""
     return (MODULES / "page.html").read_text("utf-8").replace("@FOLDER@", folder)
+
+
+# The five steps of the method: what they do, in JavaScript (module, function), in Python.
+TWINS = (
+    (
+        "Describe: patch vectors",
+        ("features", "extract"),
+        (PipelineModule,),
+    ),
+    (
+        "Learn: choose what to remember",
+        ("coreset", "kCenterGreedy"),
+        (k_center_greedy_reference,),
+    ),
+    (
+        "Compare: the nearest row of banks of several sizes",
+        ("bank", "nestedNearest"),
+        (nested_min_distances,),
+    ),
+    (
+        "Judge: a threshold from held-out good pictures",
+        ("bank", "conformalThreshold"),
+        (conformal_threshold, recalibrated_threshold),
+    ),
+    (
+        "Show: the anomaly map",
+        ("map", "anomalyMap"),
+        (resize_and_smooth,),
+    ),
+)
+
+
+def twins():
+    """The five steps in both languages, as Markdown."""
+    sections = []
+    for title, (module, function), things in TWINS:
+        python = "\n\n".join(without_docstring(thing) for thing in things)
+        sections += [
+            f"### {title}",
+            '<div class="twins">',
+            f"```javascript\n{javascript(module, function)}\n```",
+            f"```python\n{python}\n```",
+            "</div>",
+        ]
+    return "\n\n".join(sections)
+
+
+def javascript(module, name):
+    """The source of a function in a module of the page."""
+    text = (MODULES / f"{module}.js").read_text("utf-8")
+    found = re.search(rf"^export ((?:async )?function\*? {name}\(.*?^\}})", text, FUNCTION)
+    return found[1]
+
+
+def without_docstring(thing):
+    """The source of a function or class, without its docstrings, which the reference has."""
+    lines = inspect.getsource(thing).splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or not ast.get_docstring(node):
+            continue
+        docstring = node.body[0]
+        lines[docstring.lineno - 1 : docstring.end_lineno] = [None] * (
+            docstring.end_lineno - docstring.lineno + 1
+        )
+    return "\n".join(line for line in lines if line is not None)
+
+
+def write_page(source, runtime):
+    """The page for Sphinx: its text, and its scripts in `_static`."""
+    parts = source / "_static" / "in_browser"
+    write_parts(parts, runtime)
+    size = sum(path.stat().st_size for path in parts.iterdir() if path.stem != "samples")
+    text = (MODULES.parent / "in_browser.md").read_text("utf-8")
+    for mark, content in {
+        "PAGE": page_body("_static/in_browser"),
+        "MEGABYTES": f"{size / 1e6:.0f}",
+        "VERSION": VERSION,
+        "CELLS": ELPV_LICENSE,
+        "TWINS": twins(),
+    }.items():
+        text = text.replace(f"@{mark}@", content)
+    (source / "in_browser.md").write_text(text, "utf-8")

@@ -2,6 +2,7 @@
 
 const CROP = 48; // pixels of the picture around a patch that are shown
 const HEAT = [255, 90, 0]; // the color of what is suspicious
+const STRONGEST = 0.75; // share of that color
 const NUMBERED = 9; // picks
 
 /** An ImageData of RGB pixels. */
@@ -22,14 +23,14 @@ export function drawPixels(canvas, pixels, side) {
 }
 
 /**
- * Draw a picture tinted by its anomaly map: nothing below half of `scale`, most from one and a half
- * times of it on.
+ * Draw a picture tinted by its anomaly map: not where the map is below 0.6 of `scale`, most from
+ * 1.2 of it on.
  */
 export function drawHeat(canvas, pixels, map, scale) {
   const side = canvas.width;
   const image = imageData(pixels, side);
   map.forEach((value, at) => {
-    const share = 0.75 * Math.min(1, Math.max(0, value / scale - 0.5));
+    const share = STRONGEST * Math.min(1, Math.max(0, (value / scale - 0.6) / 0.6));
     for (let channel = 0; channel < 3; channel++) {
       const place = 4 * at + channel;
       image.data[place] = (1 - share) * image.data[place] + share * HEAT[channel];

@@ -160,10 +160,10 @@ function learn() {
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     learned = { ...answer, sources };
     isOwnThreshold = false;
-    const share = `${answer.indices.length} of ${answer.nVectors} patches`;
     element("learned").textContent =
-      `Learned from ${sources.length} pictures in ${seconds} seconds: ${share} chosen, the ` +
-      "first nine numbered. The later a patch was chosen, the lighter its dot.";
+      `Learned from ${sources.length} pictures in ${seconds} seconds. Dots are the patches that ` +
+      `the memory bank keeps of ${answer.nVectors}, the first nine numbered; the later a patch ` +
+      "was chosen, the lighter its dot.";
     await useBank(Math.max(0, answer.ratios.indexOf(USUAL_RATIO)));
     say(`Learned from ${sources.length} pictures. Now drop others to judge.`);
   });

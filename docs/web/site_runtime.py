@@ -1,6 +1,6 @@
 """ONNX Runtime Web, which computes on the page "In your browser": brought in by npm, once.
 
-    python docs/web/runtime.py
+    python docs/web/site_runtime.py
 
 `make site-runtime` does it. The package lands in `output/site-runtime`, is accepted only if it is
 the one whose hash stands here, and is never committed. Whoever builds the site takes two files out
@@ -90,7 +90,7 @@ def main():
     try:
         print(fetch_runtime())
     except InputError as error:
-        print(f"runtime.py: {error}", file=sys.stderr)
+        print(f"site_runtime.py: {error}", file=sys.stderr)
         return 2
     return 0
 
