@@ -190,7 +190,9 @@ async function useBank(position) {
   for (const [done, picture] of judged.entries()) {
     say(`Judging picture ${done + 1} of ${judged.length}.`);
     picture.found = await call("judge", { pixels: picture.pixels });
+    picture.drawnAs = null;
   }
+  showPicks();
   show();
 }
 
@@ -236,7 +238,6 @@ function show() {
   const scale = threshold ?? middle(judged.map((picture) => imageScore(patchScores(picture))));
   for (const picture of judged) showVerdict(picture);
   drawSoon(scale);
-  if (learned.sources) showPicks();
 }
 
 function heldOutThreshold() {
@@ -300,25 +301,29 @@ let drawing = 0; // the number of the latest request to draw
 /** Draw the heat maps, a few at a time, so that the page stays free. */
 function drawSoon(scale) {
   const request = ++drawing;
-  const waiting = [...judged].reverse();
+  const state = `${step} ${scale}`;
+  const waiting = judged.filter((picture) => picture.drawnAs !== state).reverse();
   const drawSome = () => {
     const until = performance.now() + 20;
     while (request === drawing && waiting.length && performance.now() < until) {
       const picture = waiting.shift();
       const { grid } = picture.found;
       matrix ??= smoothingMatrix(grid, SIDE, SIGMA);
-      picture.map = anomalyMap(patchScores(picture), grid, matrix);
-      drawHeat(picture.canvases[1], picture.pixels, picture.map, scale);
+      const map = anomalyMap(patchScores(picture), grid, matrix);
+      drawHeat(picture.canvases[1], picture.pixels, map, scale);
+      picture.drawnAs = state;
     }
     if (request === drawing && waiting.length) requestAnimationFrame(drawSome);
   };
   requestAnimationFrame(drawSome);
 }
 
+/** Draw on the good pictures which of their patches the memory bank keeps, if it is from them. */
 function showPicks() {
+  for (const picture of good) drawPixels(picture.canvas, picture.pixels, SIDE);
+  if (!learned.sources) return;
   const { indices, sizes, grid, sources } = learned;
   const perPicture = grid ** 2;
-  for (const picture of good) drawPixels(picture.canvas, picture.pixels, SIDE);
   for (const [at, picture] of sources.entries()) {
     const picks = [];
     indices.slice(0, sizes[step]).forEach((index, order) => {
@@ -403,7 +408,6 @@ function open([file]) {
     learned = { ...answer, sources: null, fileThreshold: answer.threshold };
     isOwnThreshold = false;
     element("learned").textContent = "";
-    for (const picture of good) drawPixels(picture.canvas, picture.pixels, SIDE);
     await useBank(answer.sizes.length - 1);
     say(`Opened ${file.name}: ${answer.sizes.at(-1)} rows. Now drop pictures to judge.`);
   });
@@ -466,6 +470,7 @@ element("save").addEventListener("click", save);
 element("held-out").addEventListener("input", markHeldOut);
 element("ratio").addEventListener("input", () => {
   step = Number(element("ratio").value);
+  showPicks();
   show();
 });
 element("threshold").addEventListener("input", () => {
