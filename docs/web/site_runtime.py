@@ -32,15 +32,17 @@ WASM = "package/dist/ort-wasm-simd-threaded.wasm"
 HOW = "run `make site-runtime`, which brings it in by npm"
 
 
-def read_runtime(folder=FOLDER):
+def read_runtime(folder=None):
     """The two files of ONNX Runtime Web that the page needs: (script, WebAssembly), as bytes.
+
+    `folder` is where the package is, by default `FOLDER`.
 
     Raises
     ------
     InputError
         If the package has not been brought in, or is another one.
     """
-    archive = Path(folder) / ARCHIVE
+    archive = Path(folder or FOLDER) / ARCHIVE
     if not archive.is_file():
         raise InputError(f"{archive}: {PACKAGE} is missing; {HOW}")
     check(archive)
@@ -50,12 +52,16 @@ def read_runtime(folder=FOLDER):
 
 def check(archive):
     """Refuse an archive whose contents are not those that were looked at."""
-    digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    if digest != SHA512:
+    if digest_of(archive) != SHA512:
         raise InputError(f"{archive}: is not {PACKAGE} {VERSION}; remove it and {HOW}")
 
 
-def fetch_runtime(folder=FOLDER):
+def digest_of(path):
+    """The SHA-512 of a file, in base 64 as npm writes it."""
+    return base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+
+
+def fetch_runtime(folder=None):
     """Bring in the package by npm, unless it is here; returns its path.
 
     Raises
@@ -63,14 +69,14 @@ def fetch_runtime(folder=FOLDER):
     InputError
         If npm is missing or fails, or brings in another package.
     """
-    archive = Path(folder) / ARCHIVE
+    archive = Path(folder or FOLDER) / ARCHIVE
     if archive.is_file():
         check(archive)
         return archive
     npm = shutil.which("npm")
     if npm is None:
         raise InputError("npm: not found; install Node.js, which brings it along")
-    with translate_os_errors(folder, "make it writable"):
+    with translate_os_errors(archive.parent, "make it writable"):
         archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         command = [npm, "pack", "--silent", f"{PACKAGE}@{VERSION}"]
@@ -84,9 +90,9 @@ def fetch_runtime(folder=FOLDER):
     return archive
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.parse_args()
+    parser.parse_args(arguments)
     try:
         print(fetch_runtime())
     except InputError as error:
