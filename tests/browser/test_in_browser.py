@@ -294,6 +294,28 @@ def test_odd_pictures_are_scored_or_told(bench, photo, odd_pictures, tmp_path):
         assert score == pytest.approx(ours, rel=tolerance), name
 
 
+DROP = """async (zone, names) => {
+    const data = new DataTransfer();
+    for (const [name, text] of names) {
+        const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+        data.items.add(new File([bytes], name));
+    }
+    zone.dispatchEvent(new DragEvent("drop", {dataTransfer: data, cancelable: true}));
+}"""
+
+
+def test_pictures_are_dropped(bench, odd_pictures):
+    names = ["small.png", "wide.png"]
+    files = [(name, base64.b64encode(odd_pictures[name].read_bytes()).decode()) for name in names]
+    bench.find("good-drop").evaluate(DROP, files)
+    bench.wait()
+    assert bench.status == "2 of 2 pictures read, 2 good ones in all. Now learn."
+    bench.press("learn")
+    bench.find("judge-drop").evaluate(DROP, files[1:])
+    bench.wait()
+    assert list(bench.scores) == ["wide.png"]
+
+
 def test_without_a_good_picture_nothing_is_learned(bench, odd_pictures):
     bench.give("good-files", [odd_pictures["text.png"]])
     assert bench.problems[0].startswith("text.png: cannot be read")

@@ -42,6 +42,10 @@ export async function startWorker(folder, say) {
     if (error === undefined) resolve(result);
     else reject(new Error(error));
   };
+  worker.onerror = (event) => {
+    for (const { reject } of waiting.values()) reject(new Error(`${event.message}; reload the page`));
+    waiting.clear();
+  };
   const call = (name, given, report) =>
     new Promise((resolve, reject) => {
       waiting.set(++lastId, { resolve, reject, report });

@@ -140,7 +140,7 @@ function forgetAll() {
   good = [];
   judged = [];
   element("lens").hidden = true;
-  say("All pictures are removed.");
+  say("All pictures are removed; the memory bank stays.");
   complain([]);
   refresh();
 }
