@@ -29,14 +29,19 @@ export function showCamera(element, name, take) {
   if (dialog.onclose) return; // the dialog serves all buttons
   dialog.onclose = () => video.srcObject?.getTracks().forEach((track) => track.stop());
   element("close").addEventListener("click", () => dialog.close());
-  element("shoot").addEventListener("click", () => shoot(video));
+  element("shoot").addEventListener("click", async () => {
+    element("shoot").disabled = true; // until the picture has been read
+    await shoot(video);
+    element("shoot").disabled = false;
+  });
 }
 
 let count = 0;
 
+/** Take what the camera shows now. */
 async function shoot(video) {
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
   canvas.getContext("2d").drawImage(video, 0, 0);
   const blob = await canvas.convertToBlob({ type: "image/png" });
-  takePicture([new File([blob], `camera ${++count}.png`, { type: "image/png" })]);
+  await takePicture([new File([blob], `camera ${++count}.png`, { type: "image/png" })]);
 }
