@@ -3,6 +3,7 @@
 import io
 import tarfile
 
+import make_site
 import pytest
 import site_runtime
 from site_runtime import ARCHIVE, SCRIPT, WASM, fetch_runtime, read_runtime
@@ -75,3 +76,11 @@ def test_without_npm(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "site_runtime.py: npm: not found; install Node.js, which brings it along\n"
     )
+
+
+def test_the_site_is_built_without_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(site_runtime, "FOLDER", tmp_path)
+    assert make_site.runtime_or_none() is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("make_site.py: without the page `In your browser`: ")
+    assert line.endswith("is missing; run `make site-runtime`, which brings it in by npm")
