@@ -10,10 +10,13 @@ import pytest
 from helpers import site_checks
 from in_browser import MODULES, page_body, write_parts
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from site_runtime import read_runtime
 
 from patchcore_helpers import PatchCore, k_center_greedy, load_category
 from patchcore_helpers.app.cli import main
+from patchcore_helpers.core.bank_file import digest_of
 from patchcore_helpers.core.coreset import k_center_greedy_reference
 from patchcore_helpers.core.extractor import resized
 from patchcore_helpers.core.metrics import image_auroc
@@ -198,6 +201,26 @@ def test_a_bank_of_the_package_is_opened(bench, cells, tmp_path):
     theirs = [bench.scores[path.name] for path in cells.judge[-2:]]
     assert theirs == pytest.approx(model.anomaly_scores(cells.judge[-2:]).tolist(), rel=1e-3)
     assert bench.find("threshold-out").inner_text() == "31.25"
+
+
+def test_a_bank_that_knows_its_images_is_opened(bench, cells, tmp_path):
+    """Format 3: further arrays and a text about images, which the page reads past."""
+    bench.learn(cells.learn[:1])
+    path = bench.save(tmp_path / "bank.safetensors")
+    with safe_open(path, "numpy") as file:
+        texts = file.metadata()
+    names = np.frombuffer(b"one.png\n", np.uint8)
+    arrays = {"image_names": names, "origins": np.arange(10), **load_file(path)}
+    texts |= {"format": "patchcore-helpers memory bank 3", "images": "{}"}
+    texts["digest"] = digest_of(arrays, texts["bank"], texts["detector"], texts["images"])
+    save_file(arrays, tmp_path / "newer.safetensors", texts)
+    bench.give("open", [tmp_path / "newer.safetensors"])
+    assert bench.status.startswith("Opened newer.safetensors: 10 rows.")
+    arrays["roi"] = np.ones((2, 2), np.uint8)
+    texts["digest"] = digest_of(arrays, texts["bank"], texts["detector"], texts["images"])
+    save_file(arrays, tmp_path / "region.safetensors", texts)
+    bench.give("open", [tmp_path / "region.safetensors"])
+    assert "it holds roi, which this page does not know" in bench.problems[0]
 
 
 def test_the_sliders_answer(bench, cells, tmp_path):

@@ -2,12 +2,22 @@
  * Memory banks as safetensors files: eight bytes with the length of a header, the header in JSON,
  * then the numbers. `patchcore-course predict` reads what is written here, and the other way round.
  *
- * The Python twin is `patchcore_helpers.core.bank_file`, which says what the texts mean. A file is
- * checked before any of it is used; nothing in it can name a file to open or code to run.
+ * The Python twin is `patchcore_helpers.core.bank_file`, which says what the texts mean. What is
+ * written here is format 2, which knows no images: this page keeps none. Format 3 is read too. A
+ * file is checked before any of it is used; nothing in it can name a file to open or code to run.
  */
 
 import { sha256 } from "./sha256.js";
 
+const WRITTEN = "patchcore-helpers memory bank 2";
+// The texts that the checksum covers, by format.
+const TEXTS = {
+  [WRITTEN]: ["bank", "detector"],
+  "patchcore-helpers memory bank 3": ["bank", "detector", "images"],
+};
+// What a detector remembers of its images; not needed here.
+const OF_THE_IMAGES =
+  /^(origins|image_names|image_digests|calibration_names|calibration_digests|calibration_scores)$/;
 const LARGEST_HEADER = 1e6; // bytes
 const LARGEST_FILE = 2 ** 28; // bytes
 const NUMBER_BYTES = 4;
@@ -27,7 +37,7 @@ const OF_THE_DETECTOR = [
 /**
  * Write a bank file.
  *
- * @param {object} template the texts of a bank that Python has saved: `format`, `bank`, `detector`
+ * @param {object} template the texts of a bank that Python has saved: `bank` and `detector`
  * @param {object} bank
  * @param {Float32Array} bank.vectors the rows, shape (rows, channels)
  * @param {number} bank.channels
@@ -45,7 +55,7 @@ export function writeBank(template, { vectors, channels, ratio, nVectors, thresh
   const numbers = littleEndian(vectors);
   const header = {
     __metadata__: {
-      format: template.format,
+      format: WRITTEN,
       bank: texts[0],
       detector: texts[1],
       digest: digestOf([numbers], texts),
@@ -78,23 +88,28 @@ export function readBank(content, name, template) {
 
 function checkedBank(content, template) {
   const { header, numbers } = split(content);
-  const { __metadata__: texts = {}, ...arrays } = header;
-  if (texts.format !== template.format) throw new Error("its metadata do not say that it is one");
-  const { vectors: entry, ...others } = arrays;
-  if (!entry || Object.keys(others).length) throw new Error("it does not hold vectors alone");
-  const [rows, channels] = checkedShape(entry, numbers);
-  const digest = digestOf([numbers], [texts.bank, texts.detector]);
-  if (digest !== texts.digest) throw new Error("it is damaged: its checksum is another");
+  const { __metadata__: texts = {}, ...entries } = header;
+  if (!Object.hasOwn(TEXTS, texts.format)) throw new Error("its metadata do not say that it is one");
+  const names = Object.keys(entries).sort();
+  const arrays = names.map((name) => bytesOf(name, entries[name], numbers));
+  const covered = TEXTS[texts.format].map((name) => String(texts[name]));
+  if (digestOf(arrays, covered) !== texts.digest) {
+    throw new Error("it is damaged: its checksum is another");
+  }
   const [record, detector] = [JSON.parse(texts.bank), JSON.parse(texts.detector || "null")];
   if (!detector) throw new Error("it holds no detector");
-  const expected = [JSON.parse(template.bank).settings, JSON.parse(template.detector)];
-  compare(record.settings, expected[0], OF_THE_BANK);
-  compare(detector, expected[1], OF_THE_DETECTOR);
-  const vectors = fromLittleEndian(numbers);
+  compare(record.settings, JSON.parse(template.bank).settings, OF_THE_BANK);
+  compare(detector, JSON.parse(template.detector), OF_THE_DETECTOR);
+  const foreign = names.find((name) => name !== "vectors" && !OF_THE_IMAGES.test(name));
+  if (foreign) throw new Error(`it holds ${foreign}, which this page does not know`);
+  const [rows, channels] = checkedShape(entries.vectors);
+  const vectors = fromLittleEndian(arrays[names.indexOf("vectors")]);
+  if (vectors.length !== rows * channels) throw new Error("its vectors do not fill their shape");
   if (!vectors.every(Number.isFinite)) throw new Error("it holds numbers that are not finite");
   const { n_vectors: nVectors, settings } = record;
   if (!Number.isSafeInteger(nVectors) || nVectors < rows) throw new Error("n_vectors is wrong");
-  return { vectors, channels, ratio: settings.coreset_ratio, nVectors, threshold: detector.threshold };
+  const { threshold } = detector;
+  return { vectors, channels, ratio: settings.coreset_ratio, nVectors, threshold };
 }
 
 /** The header and the numbers of a file, whose sizes are checked before either is read. */
@@ -107,14 +122,21 @@ function split(content) {
   return { header: JSON.parse(text), numbers: content.slice(8 + length) };
 }
 
-function checkedShape({ dtype, shape, data_offsets: offsets }, numbers) {
+/** The bytes of an array, which must lie within the file. */
+function bytesOf(name, entry, numbers) {
+  const [start, stop] = entry?.data_offsets ?? [];
+  const isInside = Number.isSafeInteger(start) && Number.isSafeInteger(stop);
+  if (!isInside || start < 0 || start > stop || stop > numbers.length) {
+    throw new Error(`${name.slice(0, 40)} lies outside of it`);
+  }
+  return numbers.slice(start, stop);
+}
+
+function checkedShape(entry) {
+  const { dtype, shape } = entry ?? {};
   const isMatrix = dtype === "F32" && Array.isArray(shape) && shape.length === 2;
   if (!isMatrix || !shape.every((side) => Number.isSafeInteger(side) && side > 0)) {
-    throw new Error("its vectors are no matrix of 32-bit numbers");
-  }
-  const bytes = shape[0] * shape[1] * NUMBER_BYTES;
-  if (offsets?.[0] !== 0 || offsets[1] !== bytes || numbers.length !== bytes) {
-    throw new Error("its vectors do not fill it");
+    throw new Error("it holds no matrix of vectors");
   }
   return shape;
 }

@@ -108,7 +108,8 @@ function scoresBySize(vectors) {
 
 /** Patch scores and nearest rows of a picture, at every size of the bank. */
 async function judge({ pixels }) {
-  const { vectors, rows: grid } = await vectorsOf(pixels);
+  const { vectors, rows: grid, channels } = await vectorsOf(pixels);
+  if (channels !== bank.channels) throw new Error("The memory bank is not of this network.");
   return { grid, ...nestedNearest(vectors, bank.vectors, bank.channels, bank.sizes) };
 }
 
