@@ -7,10 +7,10 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 QUICK := not (long or notebooks or browser or slow or network)
 
-.PHONY: help setup setup-dev course site check test lab verify lint bench full readme clean
+.PHONY: help setup setup-dev course site-runtime site check test lab verify lint bench full readme clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(VENV)/.installed  ## make .venv with everything the course needs
 
@@ -31,6 +31,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 course: setup  ## run all notebooks end to end on the embedded data, into output/
 	$(BIN)/patchcore-course run --profile default --output output
+
+site-runtime: setup  ## bring in ONNX Runtime Web by npm, for the site's page "In your browser"; once
+	@$(BIN)/python docs/web/site_runtime.py
 
 site: setup  ## build the web site of the runs in output/, into output/site; needs no network
 	@PYTHONPATH=docs $(BIN)/python docs/web/make_site.py --runs output --output output/site

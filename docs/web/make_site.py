@@ -25,6 +25,8 @@ from pathlib import Path
 import nbformat
 import readme
 from front import front_states
+from in_browser import write_page as write_browser_page
+from site_runtime import read_runtime
 
 import patchcore_helpers
 from patchcore_helpers.app.cli import COMMANDS, PROGRAM, build_parser
@@ -289,7 +291,15 @@ def room_reference(room):
 # --- the front page ---
 
 
-def write_front(source, folders, pictures, states):
+TRY = """<div>
+<h3>Try it here</h3>
+<p>Drop ten good pictures of your own and one more, and see where it differs. There is nothing
+to install, and nothing leaves your machine.</p>
+<p><a href="in_browser.html">Learn in your browser</a></p>
+</div>"""
+
+
+def write_front(source, folders, pictures, states, has_browser_page):
     """The front page: what it finds, live; for whom; three ways in; what was measured."""
     template = (HERE / "index.md").read_text("utf-8")
     notebooks = [f"notebooks/{name}" for name in folders]
@@ -301,6 +311,9 @@ def write_front(source, folders, pictures, states):
         "ROOMS": "\n".join(f"reference/{room}" for room in ROOMS),
         "FIRST": f"notebooks/{next(iter(folders))}.html",
         "COUNT": str(len(folders)),
+        "TRY": TRY if has_browser_page else "",
+        "WAYS": "Four ways in" if has_browser_page else "Three ways in",
+        "IN_BROWSER": "in_browser" if has_browser_page else "",
     }.items():
         text = text.replace(f"@{mark}@", content)
     (source / "index.md").write_text(text, "utf-8")
@@ -327,8 +340,8 @@ def findings(folders):
 # --- the whole ---
 
 
-def prepare(source, runs, states):
-    """Write all that Sphinx builds from."""
+def prepare(source, runs, states, runtime):
+    """Write all that Sphinx builds from; `runtime` is that of `read_runtime`, or None."""
     folders = executed_notebooks(runs)
     static = source / "_static"
     shutil.copytree(HERE / "static", static)
@@ -342,7 +355,19 @@ def prepare(source, runs, states):
     for page in PAGES:
         write_page(page, source, names)
     write_references(source)
-    write_front(source, folders, Pictures(static / "pictures", "_static/pictures"), states)
+    if runtime:
+        write_browser_page(source, runtime)
+    on_front = Pictures(static / "pictures", "_static/pictures")
+    write_front(source, folders, on_front, states, has_browser_page=bool(runtime))
+
+
+def runtime_or_none():
+    """ONNX Runtime Web; None where it is missing, which costs the site one page."""
+    try:
+        return read_runtime()
+    except InputError as error:
+        print(f"make_site.py: without the page `In your browser`: {error}", file=sys.stderr)
+        return None
 
 
 def build(source, output):
@@ -371,7 +396,7 @@ def main():
             try:
                 source = work / "source"
                 source.mkdir(parents=True)
-                prepare(source, args.runs, front_states())
+                prepare(source, args.runs, front_states(), runtime_or_none())
                 build(source, work / "site")
                 shutil.copytree(work / "site", folder, dirs_exist_ok=True)
             finally:

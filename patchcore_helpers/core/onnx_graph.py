@@ -8,6 +8,7 @@ resizing has a fixed size, so a reader can tell from the file how much memory it
 import io
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from patchcore_helpers.core.onnx_model import ERRORS_ONLY, import_runtime
 from patchcore_helpers.core.smoothing import resize_and_smooth
 from patchcore_helpers.errors import InputError, error_line
 
+PATCHES = "patches"  # the output of the graph of features
 TABLE = 2**24  # squared distances that the graph holds at a time: 64 MB
 EXACT_INDEXES = ("exact", "sklearn", "flat")  # what they answer is what the graph computes
 
@@ -203,31 +205,62 @@ def build_graph(parts: GraphParts) -> Any:
         For an index, an aggregation or a network that cannot be exported.
     """
     _refuse_what_the_graph_cannot_be(parts)
+    model = _exported(ScoringModule(parts), parts.task, OUTPUTS)
+    _begin_with_the_photograph(model, parts.task.input_size)
+    return model
+
+
+def build_features_graph(task: EngineTask) -> Any:
+    """The first half of the graph: from an image at the input size to its patch vectors.
+
+    For those who search and score outside the graph, as the page in the browser does. Its input
+    `pixels` is uint8 (1, height, width, 3), its output `patches` float32 (1, rows, columns,
+    channels).
+
+    Parameters
+    ----------
+    task : EngineTask
+
+    Returns
+    -------
+    onnx.ModelProto, without metadata
+
+    Raises
+    ------
+    InputError
+        For a network that cannot be exported.
+    """
+    return _exported(PipelineModule(task), task, [PATCHES])
+
+
+def _exported(module: nn.Module, task: EngineTask, outputs: Sequence[str]) -> Any:
+    """A module that takes pixels at the input size, as an `onnx.ModelProto`."""
     onnx = import_onnx()
-    height, width = parts.task.input_size
+    height, width = task.input_size
     pixels = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     written: Any = io.BytesIO()  # torch's hints know of paths only
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the tracer: sizes are meant to be constants
             torch.onnx.export(
-                ScoringModule(parts).eval(),
+                module.eval(),
                 (pixels,),
                 written,
                 input_names=[PIXELS],
-                output_names=list(OUTPUTS),
+                output_names=list(outputs),
                 opset_version=OPSET,
                 dynamo=False,
             )
     except Exception as error:  # the exporter raises many kinds
         raise InputError(
-            f"backbone {parts.task.backbone.name!r}: cannot be exported "
+            f"backbone {task.backbone.name!r}: cannot be exported "
             f"({error_line(error)[:160]}); choose another"
         ) from None
     finally:
         forget_traced_modules()
     model = onnx.load_model_from_string(_folded(written.getvalue()))
-    _begin_with_the_photograph(model, parts.task.input_size)
+    del model.opset_import[:]  # ONNX Runtime lists all that it knows
+    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     return model
 
 
@@ -278,6 +311,4 @@ def _begin_with_the_photograph(model: Any, input_size: tuple[int, int]) -> None:
         )
     )
     graph.name = "patchcore"
-    del model.opset_import[:]  # ONNX Runtime lists all that it knows
-    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     del graph.value_info[:]

@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
@@ -17,6 +18,7 @@ from patchcore_helpers import InputError, PatchCore
 from patchcore_helpers.core import export, onnx_file
 from patchcore_helpers.core.extractor import resized
 from patchcore_helpers.core.onnx_file import LARGEST_FILE, read_exported
+from patchcore_helpers.core.onnx_graph import build_features_graph
 from patchcore_helpers.core.onnx_model import ExportedModel
 
 pytestmark = pytest.mark.long
@@ -71,6 +73,16 @@ def test_the_graph_says_what_the_model_says(name, photos, photo, tmp_path):
     rows = np.concatenate([result.nearest_rows for result in results])
     assert (rows == model.nearest_rows(images)).mean() > 0.99
     assert exported.threshold_ == model.threshold_
+
+
+def test_the_features_alone(model, photo):
+    """The graph of the page in the browser gives the patch vectors of the extractor."""
+    content = build_features_graph(model.extractor_.task()).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    image = photo(50, defect=True)
+    (patches,) = session.run(["patches"], {"pixels": image[None]})
+    ours = model.extractor_.extract([image])
+    np.testing.assert_allclose(patches, ours, atol=1e-4 * np.abs(ours).max())
 
 
 def test_a_bank_in_several_blocks(photos, monkeypatch, tmp_path):
