@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from pydantic import Field
 from sklearn.utils.validation import check_is_fitted
 
@@ -42,6 +43,8 @@ from patchcore_helpers.core.engines import device_beside
 from patchcore_helpers.core.export import TOLERANCE, Agreement, export_checked
 from patchcore_helpers.core.extractor import Extractor, as_size
 from patchcore_helpers.core.feature_cache import FeatureCache
+from patchcore_helpers.core.image_memory import ImageMemory
+from patchcore_helpers.core.items import image_names
 from patchcore_helpers.core.onnx_file import ExportedSettings
 from patchcore_helpers.core.onnx_graph import GraphParts
 from patchcore_helpers.core.validation import as_patch_matrix, check_choice, check_real
@@ -99,9 +102,14 @@ class PatchCore(Detector):
     ----------
     bank_ : MemoryBank
     extractor_ : Extractor
+    image_names_ : tuple of str, or None
+        The names of the images that were taught, in their order; see `image_names`. None where a
+        file of an earlier version did not say.
     grid_ : (rows, columns)
-        Patches in an image; set by `fit`.
+        Patches in an image; missing where `image_names_` is None.
     threshold_ : float
+        Set by `calibrate`.
+    calibration_ : Calibration
         Set by `calibrate`.
 
     Notes
@@ -183,12 +191,14 @@ class PatchCore(Detector):
         y : ignored
         """
         self._check_settings()
+        images = as_image_list(images)
         extractor = self.new_extractor()
         patches = extractor.extract(images, self._label("memory bank"))
         vectors = as_patch_matrix(as_rows(patches), f"features of {self.backbone}")
         bank = self.new_bank().fit(vectors)
         self._remember(extractor, bank)
         self.grid_ = patches.shape[1:3]
+        self.image_names_: tuple[str, ...] | None = image_names(images)
         return self
 
     def teach(self, images: Sequence[Any]) -> Self:
@@ -206,8 +216,25 @@ class PatchCore(Detector):
         check_is_fitted(self, "bank_")
         self._check_settings()
         self._refuse_changed_settings()
-        patches = self.extractor_.extract(as_image_list(images), self._label("memory bank"))
+        images = as_image_list(images)
+        patches = self.extractor_.extract(images, self._label("memory bank"))
         self.bank_.extend(as_patch_matrix(as_rows(patches), f"features of {self.backbone}"))
+        if self.image_names_ is not None:
+            self.image_names_ += image_names(images)
+        self._forget_threshold()
+        return self
+
+    def forget(self, rows: ArrayLike) -> Self:
+        """Remove rows from the memory bank; the threshold, which belongs to all, is forgotten.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Rows of `bank_.vectors_`; see `MemoryBank.remove`.
+        """
+        check_is_fitted(self, "bank_")
+        self._refuse_changed_settings()
+        self.bank_.remove(rows)
         self._forget_threshold()
         return self
 
@@ -286,10 +313,13 @@ class PatchCore(Detector):
         Returns
         -------
         int array of shape (k, 3)
+            `image_names_` says what an image is called.
         """
         check_is_fitted(self, "bank_")
         if self.bank_.coreset_ is None:
-            raise InputError("a loaded memory bank does not know its images; fit it again")
+            raise InputError(
+                "this memory bank comes from a file that does not know its images; fit it again"
+            )
         patch_numbers = self.bank_.coreset_.indices[np.asarray(rows)]
         n_rows, n_columns = self.grid_
         image, patch = np.divmod(patch_numbers, n_rows * n_columns)
@@ -334,16 +364,25 @@ class PatchCore(Detector):
 
         See `MemoryBank.save` for what an approximate index stores; with image_score="reweighted"
         the vectors are always kept. The file says which weights and versions it was made with, but
-        not where a weights file was. Not saved, because they belong to a machine: engine, device,
-        cache and progress.
+        not where a weights file was. It holds the names of images and the scores of the calibration
+        images, but no image. Not saved, because they belong to a machine: engine, device, cache and
+        progress.
         """
         check_is_fitted(self, "bank_")
+        tensors = self.bank_.tensors(with_vectors=self.image_score == "reweighted")
+        images = ""
+        if self.image_names_ is not None:
+            calibration = getattr(self, "calibration_", None)
+            memory = ImageMemory(self.image_names_, self.grid_, calibration)
+            tensors |= memory.arrays()
+            images = memory.settings()
         write_bank_file(
             path,
-            self.bank_.tensors(with_vectors=self.image_score == "reweighted"),
+            tensors,
             self.bank_.settings(),
             self.bank_.n_vectors_,
             PatchCoreSettings.of(self._file_settings()).model_dump_json(),
+            images,
         )
 
     def nearest_rows(self, images: Sequence[Any]) -> np.ndarray:
@@ -494,10 +533,27 @@ class PatchCore(Detector):
                 file.n_vectors,
                 device=device_beside(engine, device),
             )
-        model._remember(extractor, bank)
+            memory = ImageMemory.of_file(file)
+            model._remember(extractor, bank)
+            model._recall(memory)
         if settings.threshold is not None:
             model.threshold_ = settings.threshold
         return model
+
+    def _recall(self, memory: ImageMemory | None) -> None:
+        """Take over what a file remembers of its images; refused if it cannot be of this bank."""
+        self.image_names_ = None
+        if memory is None:
+            return
+        n_rows, n_columns = memory.grid
+        if len(memory.names) * n_rows * n_columns != self.bank_.n_vectors_:
+            raise ValueError(
+                f"{self.bank_.n_vectors_} vectors are not of {len(memory.names)} images"
+            )
+        self.image_names_ = memory.names
+        self.grid_ = memory.grid
+        if memory.calibration is not None:
+            self.calibration_ = memory.calibration
 
     def _refuse_other_weights(self, expected: str) -> None:
         """Compare the weights' hash before a network is built from them."""

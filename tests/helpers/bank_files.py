@@ -18,14 +18,17 @@ class BankParts:
 
     bank: dict
     detector: dict
+    images: dict
     tensors: dict[str, np.ndarray]
     changed_metadata: dict = field(default_factory=dict)
 
     def metadata(self):
         bank = json.dumps(self.bank)
         detector = json.dumps(self.detector)
-        digest = digest_of(self.tensors, bank, detector)
-        sound = {"format": FORMAT, "bank": bank, "detector": detector, "digest": digest}
+        images = json.dumps(self.images)
+        digest = digest_of(self.tensors, bank, detector, images)
+        sound = {"format": FORMAT, "bank": bank, "detector": detector, "images": images}
+        sound["digest"] = digest
         return {**sound, **self.changed_metadata}
 
     def to_bytes(self):
@@ -38,7 +41,8 @@ def read_parts(path):
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-    return BankParts(json.loads(metadata["bank"]), json.loads(metadata["detector"]), tensors)
+    texts = [json.loads(metadata[name]) for name in ("bank", "detector", "images")]
+    return BankParts(*texts, tensors)
 
 
 def change_bank(path, change):

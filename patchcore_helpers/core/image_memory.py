@@ -1,0 +1,110 @@
+"""What a model remembers of the images behind it, as its bank file keeps it: a few bytes each.
+
+The names of the images that were taught, so that a row of the memory bank can be traced to its
+image; and the names and scores of the calibration images, so that a threshold can be set again when
+more of them come. Pixels are not kept.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import Field
+
+from patchcore_helpers.core.bank_file import BankFile, Settings
+from patchcore_helpers.core.items import LONGEST_NAME
+from patchcore_helpers.core.threshold import Calibration
+
+Side = Annotated[int, Field(ge=1, le=9_999)]
+
+
+class ImageSettings(Settings):
+    """What a bank file says about images, beside the arrays of `ImageMemory`."""
+
+    grid: tuple[Side, Side]
+    false_alarm_rate: Annotated[float, Field(gt=0, lt=1)] | None
+
+
+@dataclass(frozen=True, eq=False)
+class ImageMemory:
+    """What a model remembers of its images.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the images that were taught, in their order; "" for one that has no name.
+    grid : (rows, columns)
+        Patches in an image.
+    calibration : Calibration or None
+    """
+
+    names: tuple[str, ...]
+    grid: tuple[int, int]
+    calibration: Calibration | None
+
+    def settings(self) -> str:
+        """The part that is JSON in a bank file."""
+        rate = None if self.calibration is None else self.calibration.false_alarm_rate
+        grid = [int(side) for side in self.grid]
+        return ImageSettings.of({"grid": grid, "false_alarm_rate": rate}).model_dump_json()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of a bank file: names as UTF-8 text, a line each, and scores."""
+        arrays = {"image_names": as_lines(self.names)}
+        if self.calibration is not None:
+            arrays["calibration_names"] = as_lines(self.calibration.names)
+            arrays["calibration_scores"] = self.calibration.scores
+        return arrays
+
+    @classmethod
+    def of_file(cls, file: BankFile) -> Self | None:
+        """From what `read_bank_file` has checked; None where the file remembers no images.
+
+        Raises
+        ------
+        ValueError
+            If its parts do not belong together.
+        """
+        if not file.images:
+            return None
+        settings = ImageSettings.model_validate_json(file.images)
+        names = names_of(file.tensors["image_names"])
+        calibration = None
+        if settings.false_alarm_rate is not None:
+            calibration = Calibration(
+                scores=file.tensors["calibration_scores"],
+                names=names_of(file.tensors["calibration_names"]),
+                false_alarm_rate=settings.false_alarm_rate,
+            )
+            if len(calibration.names) != len(calibration.scores):
+                raise ValueError("calibration images have not one name and one score each")
+        return cls(names, settings.grid, calibration)
+
+
+def as_lines(names: tuple[str, ...]) -> np.ndarray:
+    """Names as an array of bytes, each on a line of its own.
+
+    >>> names_of(as_lines(("good/1.png", "", "ü")))
+    ('good/1.png', '', 'ü')
+    """
+    text = "".join(f"{name}\n" for name in names)
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def names_of(lines: np.ndarray) -> tuple[str, ...]:
+    """The names in such an array, each printable and not long.
+
+    Raises
+    ------
+    ValueError
+        For bytes that `as_lines` does not make.
+    """
+    text = lines.tobytes().decode()
+    if not text.endswith("\n"):
+        raise ValueError("names of images do not end with a line")
+    names = tuple(text[:-1].split("\n"))
+    for name in names:
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise ValueError(f"{json.dumps(name[:40])} is no name of an image")
+    return names
