@@ -48,7 +48,9 @@ ARRAYS = {
 # Those that belong to a detector, not to the bank itself; see `ImageMemory`.
 IMAGE_ARRAYS = {
     "image_names": ("U8", 1),
+    "image_digests": ("U64", 1),
     "calibration_names": ("U8", 1),
+    "calibration_digests": ("U64", 1),
     "calibration_scores": ("F32", 1),
 }
 

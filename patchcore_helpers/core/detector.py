@@ -11,10 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from patchcore_helpers.core.anomaly_result import AnomalyResult, Frame, Grids
-from patchcore_helpers.core.items import image_names
+from patchcore_helpers.core.calibration import Calibration
+from patchcore_helpers.core.known_images import KnownImages
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.smoothing import resize_and_smooth
-from patchcore_helpers.core.threshold import Calibration
 from patchcore_helpers.core.validation import check_choice
 from patchcore_helpers.errors import InputError
 
@@ -125,7 +125,7 @@ class Detector(BaseEstimator, ABC):
         """
         images = as_image_list(normal_images)
         scores = self.anomaly_scores(images)
-        return self.calibrate_by(Calibration(scores, image_names(images), false_alarm_rate))
+        return self.calibrate_by(Calibration(scores, KnownImages.of(images), false_alarm_rate))
 
     def calibrate_by(self, calibration: Calibration) -> Self:
         """Set `threshold_` from scores that are known already; see `calibrate`."""

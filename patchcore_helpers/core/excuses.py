@@ -69,7 +69,7 @@ def excuses(model: PatchCore, images: Sequence[Any]) -> list[list[Excuse]]:
     >>> category = load_category("elpv/mono")
     >>> model = PatchCore("resnet18", weights="random", image_size=64).fit(category.train[:4])
     >>> (found,) = excuses(model, category.test[-1:])
-    >>> found[0].name == model.image_names_[found[0].image]
+    >>> found[0].name == model.taught_.names[found[0].image]
     True
     """
     return [_excuses_of(model, image) for image in as_image_list(images)]
@@ -84,7 +84,7 @@ def _excuses_of(model: PatchCore, image: Any) -> list[Excuse]:
     for row in np.unique(rows):
         is_nearest = rows == row
         (origin,) = model.origin(np.array([row]))
-        name = model.image_names_[origin[0]] if model.image_names_ else ""
+        name = model.taught_.names[origin[0]] if model.taught_ else ""
         found.append(
             Excuse(
                 row=int(row),

@@ -1,8 +1,8 @@
 """What a model remembers of the images behind it, as its bank file keeps it: a few bytes each.
 
-The names of the images that were taught, so that a row of the memory bank can be traced to its
-image; and the names and scores of the calibration images, so that a threshold can be set again when
-more of them come. Pixels are not kept.
+Which images were taught, so that a row of the memory bank can be traced to its image; and which
+were the calibration images, with their scores, so that a threshold can be set again when more of
+them come. Pixels are not kept.
 """
 
 import json
@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from patchcore_helpers.core.bank_file import BankFile, Settings
-from patchcore_helpers.core.items import LONGEST_NAME
-from patchcore_helpers.core.threshold import Calibration
+from patchcore_helpers.core.calibration import Calibration
+from patchcore_helpers.core.known_images import LONGEST_NAME, KnownImages
 
 Side = Annotated[int, Field(ge=1, le=9_999)]
 
@@ -32,14 +32,14 @@ class ImageMemory:
 
     Attributes
     ----------
-    names : tuple of str
-        Of the images that were taught, in their order; "" for one that has no name.
+    taught : KnownImages
+        The images in the memory bank, in the order in which they were taught.
     grid : (rows, columns)
         Patches in an image.
     calibration : Calibration or None
     """
 
-    names: tuple[str, ...]
+    taught: KnownImages
     grid: tuple[int, int]
     calibration: Calibration | None
 
@@ -50,10 +50,11 @@ class ImageMemory:
         return ImageSettings.of({"grid": grid, "false_alarm_rate": rate}).model_dump_json()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of a bank file: names as UTF-8 text, a line each, and scores."""
-        arrays = {"image_names": as_lines(self.names)}
+        """The arrays of a bank file: names as UTF-8 text, a line each; digests; scores."""
+        arrays = {"image_names": as_lines(self.taught.names), "image_digests": self.taught.digests}
         if self.calibration is not None:
-            arrays["calibration_names"] = as_lines(self.calibration.names)
+            arrays["calibration_names"] = as_lines(self.calibration.images.names)
+            arrays["calibration_digests"] = self.calibration.images.digests
             arrays["calibration_scores"] = self.calibration.scores
         return arrays
 
@@ -69,17 +70,26 @@ class ImageMemory:
         if not file.images:
             return None
         settings = ImageSettings.model_validate_json(file.images)
-        names = names_of(file.tensors["image_names"])
+        taught = known_images_of(file, "image")
         calibration = None
         if settings.false_alarm_rate is not None:
             calibration = Calibration(
                 scores=file.tensors["calibration_scores"],
-                names=names_of(file.tensors["calibration_names"]),
+                images=known_images_of(file, "calibration"),
                 false_alarm_rate=settings.false_alarm_rate,
             )
-            if len(calibration.names) != len(calibration.scores):
+            if len(calibration.images) != len(calibration.scores):
                 raise ValueError("calibration images have not one name and one score each")
-        return cls(names, settings.grid, calibration)
+        return cls(taught, settings.grid, calibration)
+
+
+def known_images_of(file: BankFile, kind: str) -> KnownImages:
+    """The images of a kind, "image" or "calibration", that a file names."""
+    names = names_of(file.tensors[f"{kind}_names"])
+    digests = file.tensors[f"{kind}_digests"]
+    if len(names) != len(digests):
+        raise ValueError(f"{kind}_names and {kind}_digests are not of the same images")
+    return KnownImages(names, digests)
 
 
 def as_lines(names: tuple[str, ...]) -> np.ndarray:

@@ -44,7 +44,7 @@ from patchcore_helpers.core.export import TOLERANCE, Agreement, export_checked
 from patchcore_helpers.core.extractor import Extractor, as_size
 from patchcore_helpers.core.feature_cache import FeatureCache
 from patchcore_helpers.core.image_memory import ImageMemory
-from patchcore_helpers.core.items import image_names
+from patchcore_helpers.core.known_images import KnownImages
 from patchcore_helpers.core.onnx_file import ExportedSettings
 from patchcore_helpers.core.onnx_graph import GraphParts
 from patchcore_helpers.core.validation import as_patch_matrix, check_choice, check_real
@@ -102,11 +102,11 @@ class PatchCore(Detector):
     ----------
     bank_ : MemoryBank
     extractor_ : Extractor
-    image_names_ : tuple of str, or None
-        The names of the images that were taught, in their order; see `image_names`. None where a
-        file of an earlier version did not say.
+    taught_ : KnownImages or None
+        The images in the memory bank, in the order of `fit` and `teach`. None where a file of an
+        earlier version did not say.
     grid_ : (rows, columns)
-        Patches in an image; missing where `image_names_` is None.
+        Patches in an image; missing where `taught_` is None.
     threshold_ : float
         Set by `calibrate`.
     calibration_ : Calibration
@@ -198,7 +198,7 @@ class PatchCore(Detector):
         bank = self.new_bank().fit(vectors)
         self._remember(extractor, bank)
         self.grid_ = patches.shape[1:3]
-        self.image_names_: tuple[str, ...] | None = image_names(images)
+        self.taught_: KnownImages | None = KnownImages.of(images)
         return self
 
     def teach(self, images: Sequence[Any]) -> Self:
@@ -219,8 +219,8 @@ class PatchCore(Detector):
         images = as_image_list(images)
         patches = self.extractor_.extract(images, self._label("memory bank"))
         self.bank_.extend(as_patch_matrix(as_rows(patches), f"features of {self.backbone}"))
-        if self.image_names_ is not None:
-            self.image_names_ += image_names(images)
+        if self.taught_ is not None:
+            self.taught_ = self.taught_.joined(KnownImages.of(images))
         self._forget_threshold()
         return self
 
@@ -313,7 +313,7 @@ class PatchCore(Detector):
         Returns
         -------
         int array of shape (k, 3)
-            `image_names_` says what an image is called.
+            `taught_.names` says what an image is called.
         """
         check_is_fitted(self, "bank_")
         if self.bank_.coreset_ is None:
@@ -371,9 +371,9 @@ class PatchCore(Detector):
         check_is_fitted(self, "bank_")
         tensors = self.bank_.tensors(with_vectors=self.image_score == "reweighted")
         images = ""
-        if self.image_names_ is not None:
+        if self.taught_ is not None:
             calibration = getattr(self, "calibration_", None)
-            memory = ImageMemory(self.image_names_, self.grid_, calibration)
+            memory = ImageMemory(self.taught_, self.grid_, calibration)
             tensors |= memory.arrays()
             images = memory.settings()
         write_bank_file(
@@ -542,15 +542,14 @@ class PatchCore(Detector):
 
     def _recall(self, memory: ImageMemory | None) -> None:
         """Take over what a file remembers of its images; refused if it cannot be of this bank."""
-        self.image_names_ = None
+        self.taught_ = None
         if memory is None:
             return
         n_rows, n_columns = memory.grid
-        if len(memory.names) * n_rows * n_columns != self.bank_.n_vectors_:
-            raise ValueError(
-                f"{self.bank_.n_vectors_} vectors are not of {len(memory.names)} images"
-            )
-        self.image_names_ = memory.names
+        n_images = len(memory.taught)
+        if n_images * n_rows * n_columns != self.bank_.n_vectors_:
+            raise ValueError(f"{self.bank_.n_vectors_} vectors are not of {n_images} images")
+        self.taught_ = memory.taught
         self.grid_ = memory.grid
         if memory.calibration is not None:
             self.calibration_ = memory.calibration

@@ -12,7 +12,6 @@ infinite threshold, which never alarms, keeps the promise, and `recalibrated_thr
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -93,40 +92,6 @@ def recalibrated_threshold(scores: np.ndarray, false_alarm_rate: float = 0.05) -
     scores = np.sort(np.asarray(scores, dtype=float))
     rank = _rank_or_beyond(len(scores), false_alarm_rate)
     return float(scores[rank - 1]) if rank <= len(scores) else math.inf
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Scores of normal images that are not in the memory bank, and the threshold from them.
-
-    Attributes
-    ----------
-    scores : float32 array of shape (n,)
-    names : tuple of str
-        Of the images, in the order of their scores; "" for one that has no name.
-    false_alarm_rate : float in (0, 1)
-        What was promised.
-    """
-
-    scores: np.ndarray
-    names: tuple[str, ...]
-    false_alarm_rate: float
-
-    @property
-    def threshold(self) -> float:
-        """The `conformal_threshold` of these scores.
-
-        Raises
-        ------
-        InputError
-            If they are too few for the rate.
-        """
-        return conformal_threshold(self.scores, self.false_alarm_rate)
-
-    @property
-    def false_alarms(self) -> int:
-        """How many of these images exceed their own threshold."""
-        return int((self.scores > self.threshold).sum())
 
 
 class FalseAlarms(NamedTuple):
