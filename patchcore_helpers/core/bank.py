@@ -36,6 +36,7 @@ from patchcore_helpers.errors import InputError
 
 METRICS = ("l2", "cosine")
 REWEIGHTING_NEIGHBORS = 9  # b in Eq. 7
+QUERIES_AT_A_TIME = 64  # whose distances to all rows are in memory
 NOT_SAVED = ("progress", "device")  # they belong to a machine
 
 
@@ -276,6 +277,38 @@ class MemoryBank(BaseEstimator):
     def distances(self, vectors: np.ndarray | torch.Tensor, k: int | None = None) -> np.ndarray:
         """Mean distance to the k nearest kept vectors, float32 array of shape (n,)."""
         return self.nearest(vectors, k)[0].mean(1)
+
+    def second_distances(
+        self, vectors: np.ndarray | torch.Tensor, groups: np.ndarray
+    ) -> np.ndarray:
+        """Distances that would be left if the group of the nearest row were not in the bank.
+
+        With the images that rows come from as groups: what a patch would score if no single image
+        could excuse it.
+
+        Parameters
+        ----------
+        vectors : array, or tensor on any device, of shape (n, channels)
+        groups : int array of shape (rows,)
+            The group of every kept vector.
+
+        Returns
+        -------
+        float32 array of shape (n,)
+            Distance to the nearest row of any group but that of the nearest row; infinite where
+            there is only one group.
+        """
+        self._need_vectors("second_distances")
+        queries = as_patch_tensor(self._comparable(vectors)).cpu()
+        kept = torch.from_numpy(self.vectors_)
+        group_of = torch.from_numpy(np.asarray(groups))
+        parts = []
+        for block in queries.split(QUERIES_AT_A_TIME):
+            distances = torch.cdist(block, kept, compute_mode="donot_use_mm_for_euclid_dist")
+            nearest_group = group_of[distances.argmin(1)]
+            distances[group_of == nearest_group[:, None]] = torch.inf
+            parts.append(distances.amin(1))
+        return self._in_metric(torch.cat(parts).numpy())
 
     def nested_distances(self, vectors: np.ndarray | torch.Tensor, sizes: list[int]) -> np.ndarray:
         """Distances that the first rows of the bank alone would give, at several sizes at once.

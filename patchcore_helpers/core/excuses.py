@@ -4,6 +4,11 @@ A defect is missed because normal patches excuse it: the patches where it is hav
 bank nearby. A row may be there by mistake, if its image shows a defect itself and was taken for
 normal. Or it is right, and the defect looks like something normal: then removing the row brings
 false alarms.
+
+Where the defect is cannot be told by the patch scores alone: where a defect is excused best, they
+are low. So a patch is asked what it would score if the one image that is most like it were not in
+the bank. Where this is highest, the image depends most on a single training image, or is
+anomalous whatever image is left out.
 """
 
 from collections.abc import Sequence
@@ -24,7 +29,7 @@ class Excuse(NamedTuple):
     row : int
         Of the memory bank.
     n_patches : int
-        How many patches of the missed image's strongest region it is nearest to.
+        How many patches of the excused region it is nearest to.
     distance : float
         The smallest of their distances to it.
     image : int
@@ -44,7 +49,7 @@ class Excuse(NamedTuple):
 
 
 def excuses(model: PatchCore, images: Sequence[Any]) -> list[list[Excuse]]:
-    """For each image, the rows that its strongest region is nearest to.
+    """For each image, the rows that are nearest to its excused region.
 
     Parameters
     ----------
@@ -76,9 +81,8 @@ def excuses(model: PatchCore, images: Sequence[Any]) -> list[list[Excuse]]:
 
 
 def _excuses_of(model: PatchCore, image: Any) -> list[Excuse]:
-    patch_scores = model.patch_scores([image])[0]
-    region = strongest_region(patch_scores)
     patches = model.extractor_.extract([image])[0]
+    region = excused_region(model, patches)
     distances, rows = model.bank_.nearest(as_rows(patches[region]), model.n_neighbors)
     found = []
     for row in np.unique(rows):
@@ -96,3 +100,24 @@ def _excuses_of(model: PatchCore, image: Any) -> list[Excuse]:
             )
         )
     return sorted(found, key=lambda excuse: (-excuse.n_patches, excuse.distance))
+
+
+def excused_region(model: PatchCore, patches: np.ndarray) -> np.ndarray:
+    """Where an image would be most anomalous if no single training image could excuse a patch.
+
+    Parameters
+    ----------
+    model : PatchCore
+    patches : float32 array of shape (rows, columns, channels)
+        Of the image.
+
+    Returns
+    -------
+    bool array of shape (rows, columns)
+        The `strongest_region` of these scores.
+    """
+    images = model.origin(np.arange(len(model.bank_)))[:, 0]
+    scores = model.bank_.second_distances(as_rows(patches), images)
+    if np.isinf(scores).any():  # the bank is of one image
+        scores = model.bank_.distances(as_rows(patches), 1)
+    return strongest_region(scores.reshape(patches.shape[:2]))

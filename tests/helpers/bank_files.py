@@ -9,7 +9,12 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from patchcore_helpers.core.bank_file import FORMAT, digest_of
+from patchcore_helpers.core.bank_file import (
+    FORMAT,
+    FORMAT_WITHOUT_IMAGES,
+    IMAGE_ARRAYS,
+    digest_of,
+)
 
 
 @dataclass
@@ -50,6 +55,17 @@ def change_bank(path, change):
     parts = read_parts(path)
     change(parts)
     Path(path).write_bytes(parts.to_bytes())
+
+
+def without_images(path, earlier):
+    """Write a bank file as format 2 had it: it remembers no images, and no origins of rows."""
+    parts = read_parts(path)
+    left_out = {*IMAGE_ARRAYS, "origins"}
+    tensors = {name: array for name, array in parts.tensors.items() if name not in left_out}
+    texts = [json.dumps(parts.bank), json.dumps(parts.detector)]
+    metadata = dict(zip(("bank", "detector"), texts, strict=True))
+    metadata |= {"format": FORMAT_WITHOUT_IMAGES, "digest": digest_of(tensors, *texts)}
+    Path(earlier).write_bytes(save(tensors, metadata))
 
 
 def header_and_data(content):
