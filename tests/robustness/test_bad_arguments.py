@@ -24,7 +24,7 @@ MODEL_OPTIONS = {
     "--seed": ["-1", "x", "1.5", "9" * 40],
     "--good": ["nothing"],
 }
-# CATEGORY, BANK, COMPRESSED, IMAGE and EMPTY stand for paths of the fixture.
+# CATEGORY, BANK, CALIBRATED, COMPRESSED, IMAGE and EMPTY stand for paths of the fixture.
 COMMANDS = {
     "evaluate CATEGORY": MODEL_OPTIONS,
     "new CATEGORY --output out": MODEL_OPTIONS
@@ -67,6 +67,22 @@ COMMANDS = {
         "--device": ["none"],
     },
     "export BANK --images IMAGE": {"--output": ["nowhere/x", "EMPTY"]},
+    "teach": {"": ["BANK", "nowhere --normal CATEGORY", "IMAGE --normal CATEGORY"]},
+    "teach CALIBRATED": {
+        "": ["--remove", "--calibration CATEGORY", "--missed CATEGORY --output x"],
+        "--normal": ["nowhere", "IMAGE", "EMPTY"],
+        "--missed": ["nowhere", "IMAGE", "EMPTY", "CATEGORY --false-alarm-rate 0.1"],
+    },
+    "teach CALIBRATED --normal CATEGORY": {
+        "--output": ["EMPTY", "nowhere/x"],
+        "--calibration": ["nowhere", "EMPTY"],
+        "--false-alarm-rate": ["0", "1", "x", "0.01"],
+        "--seed": ["-1", "x"],
+        "--weights": ["nowhere"],
+        "--engine": ["none"],
+    },
+    "teach BANK --normal": {"": ["CATEGORY"]},
+    "teach COMPRESSED --normal": {"": ["CATEGORY"]},
     "run 5 --output out": {
         "-j": ["0", "-1", "x", "nan"],
         "--timeout": ["0", "-1", "inf"],
@@ -83,7 +99,7 @@ COMMANDS = {
     "cache": {"": ["", "shrink"]},
     "": {"": ["", "none", "--none", "list all"]},
 }
-OF_WORDS = ("-p", "--output", "--threshold", "--false-alarm-rate")
+OF_WORDS = ("-p", "--output", "--threshold", "--false-alarm-rate", "--missed")
 ROWS = [
     (command, option, value)
     for command, options in COMMANDS.items()
@@ -99,6 +115,8 @@ def paths(tmp_path_factory):
     data = make_mvtec(folder / "data", ("bottle",))
     category = load_category(data / "bottle")
     tiny_model().fit(category.train).save(folder / "bank.safetensors")
+    calibrated = tiny_model().fit(category.train)
+    calibrated.calibrate(category.train, 0.1).save(folder / "calibrated.safetensors")
     ivf_pq = {"kind": "ivf_pq", "m": 4, "bits": 4, "n_clusters": 1}
     compressed = tiny_model(coreset_ratio=1.0, index=ivf_pq).fit(category.train)
     compressed.save(folder / "compressed.safetensors")
@@ -106,6 +124,7 @@ def paths(tmp_path_factory):
     return {
         "CATEGORY": str(data / "bottle"),
         "BANK": str(folder / "bank.safetensors"),
+        "CALIBRATED": str(folder / "calibrated.safetensors"),
         "COMPRESSED": str(folder / "compressed.safetensors"),
         "IMAGE": str(category.test[0].image),
         "EMPTY": str(folder / "empty"),
