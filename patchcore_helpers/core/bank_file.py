@@ -52,6 +52,7 @@ IMAGE_ARRAYS = {
     "calibration_names": ("U8", 1),
     "calibration_digests": ("U64", 1),
     "calibration_scores": ("F32", 1),
+    "roi": ("U8", 2),
 }
 
 Word = Annotated[str, Field(pattern=r"^\w{1,20}$")]

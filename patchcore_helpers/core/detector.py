@@ -96,6 +96,10 @@ class Detector(BaseEstimator, ABC):
         """The (height, width) at which pixel metrics are taken; None for the images' own sizes."""
         return None
 
+    def inspected_pixels(self) -> np.ndarray | None:
+        """Where pixel metrics are taken, bool (height, width) of `metric_size`; None for all."""
+        return None
+
     def extra_metrics(self, category: Any, maps: Grids) -> dict[str, Any]:
         """Metrics that only this kind of detector has, such as the AUROC by tile."""
         return {}

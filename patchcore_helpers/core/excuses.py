@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchcore_helpers.core.detector import as_image_list
-from patchcore_helpers.core.patchcore import PatchCore, as_rows
+from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.core.regions import strongest_region
 
 
@@ -83,7 +83,9 @@ def excuses(model: PatchCore, images: Sequence[Any]) -> list[list[Excuse]]:
 def _excuses_of(model: PatchCore, image: Any) -> list[Excuse]:
     patches = model.extractor_.extract([image])[0]
     region = excused_region(model, patches)
-    distances, rows = model.bank_.nearest(as_rows(patches[region]), model.n_neighbors)
+    distances, rows = model.bank_.nearest(
+        patches[region & model.inspected_patches()], model.n_neighbors
+    )
     found = []
     for row in np.unique(rows):
         is_nearest = rows == row
@@ -116,8 +118,11 @@ def excused_region(model: PatchCore, patches: np.ndarray) -> np.ndarray:
     bool array of shape (rows, columns)
         The `strongest_region` of these scores.
     """
+    inside = model.inspected_patches()
     images = model.origin(np.arange(len(model.bank_)))[:, 0]
-    scores = model.bank_.second_distances(as_rows(patches), images)
+    scores = model.bank_.second_distances(patches[inside], images)
     if np.isinf(scores).any():  # the bank is of one image
-        scores = model.bank_.distances(as_rows(patches), 1)
-    return strongest_region(scores.reshape(patches.shape[:2]))
+        scores = model.bank_.distances(patches[inside], 1)
+    grid = np.zeros(inside.shape)
+    grid[inside] = scores
+    return strongest_region(grid)

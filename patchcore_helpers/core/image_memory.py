@@ -16,6 +16,8 @@ from patchcore_helpers.core.bank_file import BankFile, Settings
 from patchcore_helpers.core.calibration import Calibration
 from patchcore_helpers.core.known_images import LONGEST_NAME, KnownImages
 
+LARGEST_REGION = 10**8  # pixels; more than an image may have
+
 Side = Annotated[int, Field(ge=1, le=9_999)]
 
 
@@ -24,6 +26,7 @@ class ImageSettings(Settings):
 
     grid: tuple[Side, Side]
     false_alarm_rate: Annotated[float, Field(gt=0, lt=1)] | None
+    roi_width: Annotated[int, Field(ge=1, le=99_999)] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +40,22 @@ class ImageMemory:
     grid : (rows, columns)
         Patches in an image.
     calibration : Calibration or None
+    roi : bool array of shape (height, width), or None
+        The region of interest; a file keeps 8 pixels in a byte.
     """
 
     taught: KnownImages
     grid: tuple[int, int]
     calibration: Calibration | None
+    roi: np.ndarray | None
 
     def settings(self) -> str:
         """The part that is JSON in a bank file."""
         rate = None if self.calibration is None else self.calibration.false_alarm_rate
         grid = [int(side) for side in self.grid]
-        return ImageSettings.of({"grid": grid, "false_alarm_rate": rate}).model_dump_json()
+        roi_width = None if self.roi is None else self.roi.shape[1]
+        settings = {"grid": grid, "false_alarm_rate": rate, "roi_width": roi_width}
+        return ImageSettings.of(settings).model_dump_json()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of a bank file: names as UTF-8 text, a line each; digests; scores."""
@@ -56,6 +64,8 @@ class ImageMemory:
             arrays["calibration_names"] = as_lines(self.calibration.images.names)
             arrays["calibration_digests"] = self.calibration.images.digests
             arrays["calibration_scores"] = self.calibration.scores
+        if self.roi is not None:
+            arrays["roi"] = np.packbits(self.roi, axis=1)
         return arrays
 
     @classmethod
@@ -80,7 +90,10 @@ class ImageMemory:
             )
             if len(calibration.images) != len(calibration.scores):
                 raise ValueError("calibration images have not one name and one score each")
-        return cls(taught, settings.grid, calibration)
+        roi = None
+        if settings.roi_width is not None:
+            roi = unpacked(file.tensors["roi"], settings.roi_width)
+        return cls(taught, settings.grid, calibration, roi)
 
 
 def known_images_of(file: BankFile, kind: str) -> KnownImages:
@@ -90,6 +103,23 @@ def known_images_of(file: BankFile, kind: str) -> KnownImages:
     if len(names) != len(digests):
         raise ValueError(f"{kind}_names and {kind}_digests are not of the same images")
     return KnownImages(names, digests)
+
+
+def unpacked(packed: np.ndarray, width: int) -> np.ndarray:
+    """A region of interest from a file, bool array of shape (height, width).
+
+    Raises
+    ------
+    ValueError
+        If it has another width, is larger than an image may be, or holds nothing.
+    """
+    height, n_bytes = packed.shape
+    if n_bytes != -(-width // 8) or height * width > LARGEST_REGION:
+        raise ValueError(f"a region of interest of {height} x {n_bytes} bytes and width {width}")
+    inside = np.unpackbits(packed, axis=1, count=width).astype(bool)
+    if not inside.any():
+        raise ValueError("the region of interest holds nothing")
+    return inside
 
 
 def as_lines(names: tuple[str, ...]) -> np.ndarray:

@@ -142,7 +142,7 @@ def dirty(place):
     return place / "dirty"
 
 
-def test_a_missed_defect_names_the_rows_and_images_that_excuse_it(teach, place, dirty):
+def test_a_missed_defect_names_the_rows_and_images_that_excuse_it(teach, place, dirty, tmp_path):
     before = dirty.read_bytes()
     said, model, errors = teach("--missed", place / "defects", bank=dirty)
     original = PatchCore.load(dirty)
@@ -161,7 +161,7 @@ def test_a_missed_defect_names_the_rows_and_images_that_excuse_it(teach, place, 
     np.testing.assert_allclose(patches[tuple(first["place"])], row, atol=1e-5)
     assert errors == ["patchcore-course: the bank has not changed; nothing was written"]
     assert said["rows_removed"] == 0 and len(model.bank_) == len(original.bank_)
-    assert dirty.read_bytes() == before
+    assert (tmp_path / "bank").read_bytes() == before
 
 
 def test_rows_are_removed_only_when_told_to(teach, place, dirty):

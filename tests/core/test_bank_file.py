@@ -196,6 +196,8 @@ TEXTS = {
     "a grid of other images": images(grid=[1, 1]),
     "a grid that is a number": images(grid=8),
     "alarms without end": images(false_alarm_rate=1.0),
+    "a region of interest that is not there": images(roi_width=64),
+    "a region of interest of a million pixels a side": images(roi_width=10**6),
     "no rate where there are scores": lambda parts: parts.images.pop("false_alarm_rate"),
 }
 TENSORS = {
@@ -239,6 +241,32 @@ def test_hostile_texts(name, saved, refused):
 @pytest.mark.parametrize("name", TENSORS)
 def test_hostile_memories_of_images(name, saved, refused):
     refused(changed(saved, lambda parts: TENSORS[name](parts.tensors)))
+
+
+ROI = {
+    "another width": images(roi_width=80),
+    "no width": images(roi_width=None),
+    "no pixel": lambda parts: parts.tensors.update(roi=np.zeros((64, 8), np.uint8)),
+    "a pixel that is in no patch": lambda parts: parts.tensors.update(
+        roi=np.eye(64, 8, dtype=np.uint8)[:, ::-1]
+    ),
+    "a region of other patches": lambda parts: parts.tensors.update(
+        roi=np.full((64, 8), 255, np.uint8)
+    ),
+    "more pixels than an image has": lambda parts: (
+        parts.images.update(roi_width=80_000),
+        parts.tensors.update(roi=np.full((1300, 10_000), 255, np.uint8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROI)
+def test_hostile_regions_of_interest(name, photos, refused, tmp_path):
+    roi = np.zeros((64, 64), bool)
+    roi[16:48, 16:48] = True
+    model = PatchCore("test_resnet", weights="random", image_size=64, roi=roi).fit(photos)
+    model.save(tmp_path / "sound")
+    refused(changed(tmp_path / "sound", ROI[name]), traced=False)
 
 
 def test_what_is_remembered_of_images(photos, saved):
