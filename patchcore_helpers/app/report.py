@@ -331,7 +331,8 @@ def make_pictures(
 ) -> list[Picture]:
     """The pictures of ranked test images, all on one color scale."""
     (highest,) = model.to_maps(result.select([int(result.scores.argmax())]))
-    limits = float(np.median(normal.patch_scores)), float(highest.max())
+    inspected = np.asarray(normal.patch_scores)[:, model.inspected_patches()]
+    limits = float(np.median(inspected)), float(highest.max())
     explanations = explain(model, category, result, list(ranking.index))
     pictures = []
     for rank, (row, why) in enumerate(zip(ranking.itertuples(), explanations, strict=True), 1):
