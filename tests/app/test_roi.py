@@ -35,7 +35,7 @@ def bank(run, parts):
     words = ["new", parts / "parts", "--output", "report", *TINY_OPTIONS]
     status, output, errors = run(*words, "--roi", parts / "mask.png", "--false-alarm-rate", "0.2")
     assert status == 0, errors
-    assert output[1].startswith("12 normal images to learn from")
+    assert output[1].startswith("14 normal images to learn from")
     return "report/bank.safetensors"
 
 

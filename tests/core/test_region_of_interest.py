@@ -14,6 +14,7 @@ from patchcore_helpers import InputError, PatchCore, StripPatchCore
 from patchcore_helpers.core.batch_scores import MutualPatchCore
 from patchcore_helpers.core.evaluation import pixel_metrics
 from patchcore_helpers.core.excuses import excuses
+from patchcore_helpers.core.image_memory import unpacked
 from patchcore_helpers.core.learning_curve import learning_curve
 from patchcore_helpers.core.region_of_interest import RegionOfInterest
 from patchcore_helpers.core.scorers import ComposedPatchCore
@@ -232,13 +233,31 @@ def test_features_in_the_cache_belong_to_the_region(photos, tmp_path):
 
 
 def test_the_learning_curve_looks_inside(photos, photo):
-    model = tiny_model(roi=disc(), coreset_ratio=1.0)
+    """The last bank of the curve is of all images: its scores are the detector's."""
+    model = tiny_model(roi=disc(), image_score="mean")
     normal = [photo(seed) for seed in range(20, 24)]
-    changed = [image.copy() for image in normal]
-    for image in changed:
-        image[~disc()] = 255
-    curves = [learning_curve(model, photos, images, draws=1) for images in (normal, changed)]
-    np.testing.assert_array_equal(curves[0], curves[1])
+    curve = learning_curve(model, photos, normal, draws=1)
+    scores = model.fit(photos).anomaly_scores(normal)
+    assert curve["normal_score"].iloc[-1] == pytest.approx(np.median(scores), rel=0.1)
+    everywhere = tiny_model(image_score="mean").fit(painted_by_hand(photos, model))
+    assert curve["normal_score"].iloc[-1] > 1.5 * np.median(
+        everywhere.anomaly_scores(painted_by_hand(normal, model))
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "width"), [((64, 8), 65), ((64, 8), 56), ((10**4, 10**4), 80_000), ((64, 1), 0)]
+)
+def test_packed_regions_that_cannot_be(shape, width):
+    with pytest.raises(ValueError, match="a region of interest of"):
+        unpacked(np.broadcast_to(np.uint8(255), shape), width)
+
+
+@given(seed=st.integers(0, 10**6), height=st.integers(1, 9), width=st.integers(1, 20))
+def test_a_region_is_packed_and_unpacked(seed, height, width):
+    inside = np.random.default_rng(seed).random((height, width)) < 0.5
+    inside[0, -1] = True
+    np.testing.assert_array_equal(unpacked(np.packbits(inside, axis=1), width), inside)
 
 
 def test_pixel_metrics_are_taken_inside():
