@@ -8,9 +8,9 @@ defects. So the images are scored again where they are found.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -27,6 +27,42 @@ EXACT_INDEXES = ("exact", "sklearn", "flat")
 
 
 @dataclass(frozen=True)
+class State:
+    """A model before or after.
+
+    Attributes
+    ----------
+    rows : int
+        Of the memory bank.
+    threshold : float
+    calibration_images : int
+        Behind the threshold.
+    false_alarms : int
+        How many of them are above it.
+    held_out_alarms : int
+        How many of the new normal images that are held out are above it.
+    """
+
+    rows: int
+    threshold: float
+    calibration_images: int
+    false_alarms: int
+    held_out_alarms: int
+
+    @classmethod
+    def of(cls, model: PatchCore, held_out: Sequence[Path]) -> Self:
+        """What the model is now."""
+        threshold, calibration = model.threshold_, model.calibration_
+        return cls(
+            rows=len(model.bank_),
+            threshold=threshold,
+            calibration_images=len(calibration.scores),
+            false_alarms=calibration.false_alarms(threshold),
+            held_out_alarms=int((score(model, held_out) > threshold).sum()),
+        )
+
+
+@dataclass(frozen=True)
 class Missed:
     """A defective image, before and after.
 
@@ -37,13 +73,13 @@ class Missed:
     verdict_before, verdict_after : "alarm" or "ok"
         By the threshold of the time.
     excuses : list of Excuse
-        The rows that its strongest region was nearest to; empty if it alarmed before.
+        The rows that excused it; empty if it alarmed before.
     """
 
     path: Path
     score_before: float
-    score_after: float
     verdict_before: str
+    score_after: float
     verdict_after: str
     excuses: list[Excuse]
 
@@ -60,15 +96,8 @@ class Teaching:
         New normal images in the bank, and for the threshold.
     n_rescored, n_kept : int
         Earlier calibration images that were scored again, and those whose scores were kept.
-    rows_before, rows_removed, rows_after : int
-        Rows of the memory bank.
-    threshold_before, threshold_after : float
-    calibration_before, calibration_after : int
-        Calibration images.
-    false_alarms_before, false_alarms_after : int
-        How many of these are above the threshold of the time.
-    held_out_alarms_before, held_out_alarms_after : int
-        The same, of the new normal images that are held out.
+    rows_removed : int
+    before, after : State
     missed : list of Missed
     """
 
@@ -77,17 +106,9 @@ class Teaching:
     n_held_out: int
     n_rescored: int
     n_kept: int
-    rows_before: int
     rows_removed: int
-    rows_after: int
-    threshold_before: float
-    threshold_after: float
-    calibration_before: int
-    calibration_after: int
-    false_alarms_before: int
-    false_alarms_after: int
-    held_out_alarms_before: int
-    held_out_alarms_after: int
+    before: State
+    after: State
     missed: list[Missed]
 
     @property
@@ -132,65 +153,50 @@ def teach(
     InputError
         If no image is new, or too few calibration images are left.
     """
-    earlier = model.calibration_
-    threshold_before, rows_before = model.threshold_, len(model.bank_)
     new = unseen(model, normal)
     if normal and not new:
         raise InputError(f"all {len(normal)} normal images are known to the bank; give new ones")
-    found = find_calibration_images(earlier, [*calibration, *normal])
     held_out, taught = split(new, round(HELD_OUT * len(new)), seed=seed)
-    held_out_before = score(model, held_out)
-    missed_before = score(model, missed)
+    before, missed_before = State.of(model, held_out), score(model, missed)
+    is_missed = missed_before <= before.threshold
     excused = [
-        found_excuses if value <= threshold_before else []
-        for value, found_excuses in zip(missed_before, excuses_of(model, missed), strict=True)
+        excuses(model, [path])[0] if was_missed else []
+        for path, was_missed in zip(missed, is_missed, strict=True)
     ]
-    removed = sorted({excuse.row for rows in excused for excuse in rows}) if remove else []
+    removed = {excuse.row for rows in excused for excuse in rows} if remove else set()
 
+    earlier = model.calibration_
+    n_rescored = n_kept = 0
     if removed:
-        model.forget(removed)
+        model.forget(sorted(removed))
     if taught:
         model.teach(taught)
-    held_out_after = score(model, held_out)
-    later, n_rescored = earlier, 0
     if removed or taught:
+        found = find_calibration_images(earlier, [*calibration, *normal])
         may_keep = not removed and scores_only_fall(model)
-        rate = earlier.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-        again, n_rescored = scored_again(model, earlier, found, may_keep=may_keep)
-        later = Calibration(
-            np.concatenate([again.scores, held_out_after]),
-            again.images.joined(KnownImages.of(held_out)),
-            rate,
-        )
-        calibrate(model, later)
-    missed_after = score(model, missed)
+        again = scored_again(model, earlier, found, may_keep=may_keep)
+        n_rescored, n_kept = len(found), len(again.scores) - len(found)
+        calibrate(model, with_held_out(model, again, held_out), false_alarm_rate)
+    after, missed_after = State.of(model, held_out), score(model, missed)
     return Teaching(
         n_known=len(normal) - len(new),
         n_taught=len(taught),
         n_held_out=len(held_out),
         n_rescored=n_rescored,
-        n_kept=len(later.scores) - len(held_out) - n_rescored,
-        rows_before=rows_before,
+        n_kept=n_kept,
         rows_removed=len(removed),
-        rows_after=len(model.bank_),
-        threshold_before=threshold_before,
-        threshold_after=model.threshold_,
-        calibration_before=len(earlier.scores),
-        calibration_after=len(later.scores),
-        false_alarms_before=earlier.false_alarms(threshold_before),
-        false_alarms_after=later.false_alarms(model.threshold_),
-        held_out_alarms_before=int((held_out_before > threshold_before).sum()),
-        held_out_alarms_after=int((held_out_after > model.threshold_).sum()),
+        before=before,
+        after=after,
         missed=[
             Missed(
-                path=path,
-                score_before=float(before),
-                score_after=float(after),
-                verdict_before=verdict_word(before, threshold_before),
-                verdict_after=verdict_word(after, model.threshold_),
-                excuses=rows,
+                path,
+                float(score_before),
+                verdict_word(score_before, before.threshold),
+                float(score_after),
+                verdict_word(score_after, after.threshold),
+                rows,
             )
-            for path, before, after, rows in zip(
+            for path, score_before, score_after, rows in zip(
                 missed, missed_before, missed_after, excused, strict=True
             )
         ],
@@ -214,7 +220,7 @@ def refuse_unteachable(path: str | Path, model: PatchCore) -> None:
             f"{path}: comes from an earlier version and does not know where its rows come from; "
             "make it again: patchcore-course new FOLDER"
         )
-    if not hasattr(model, "calibration_"):
+    if not (hasattr(model, "calibration_") and hasattr(model, "threshold_")):
         raise InputError(
             f"{path}: has no calibration images, so its threshold could not follow; make it with "
             "patchcore-course new FOLDER, or call calibrate before save"
@@ -255,8 +261,8 @@ def scores_only_fall(model: PatchCore) -> bool:
 
 def scored_again(
     model: PatchCore, earlier: Calibration, found: dict[int, Path], *, may_keep: bool
-) -> tuple[Calibration, int]:
-    """The calibration with new scores of the images that are found.
+) -> Calibration:
+    """The calibration with new scores of the images that are found; these come first.
 
     Parameters
     ----------
@@ -267,24 +273,35 @@ def scored_again(
         Positions in `earlier`, and where the images are.
     may_keep : bool
         Whether the other images keep their scores; otherwise they are left out.
-
-    Returns
-    -------
-    Calibration
-    n_rescored : int
     """
     rescored = sorted(found)
-    positions = np.arange(len(earlier.scores) if may_keep else 0)
-    others = np.setdiff1d(positions, rescored)
-    scores = np.concatenate(
-        [score(model, [found[position] for position in rescored]), earlier.scores[others]]
+    candidates = np.arange(len(earlier.scores) if may_keep else 0)
+    kept = np.setdiff1d(candidates, rescored)
+    new_scores = score(model, [found[position] for position in rescored])
+    return Calibration(
+        np.concatenate([new_scores, earlier.scores[kept]]),
+        earlier.images.select(np.array([*rescored, *kept], dtype=int)),
+        earlier.false_alarm_rate,
     )
-    images = earlier.images.select(np.array([*rescored, *others], dtype=int))
-    return Calibration(scores, images, earlier.false_alarm_rate), len(rescored)
 
 
-def calibrate(model: PatchCore, calibration: Calibration) -> None:
+def with_held_out(
+    model: PatchCore, calibration: Calibration, held_out: Sequence[Path]
+) -> Calibration:
+    """The calibration with further images, as the model scores them now."""
+    return Calibration(
+        np.concatenate([calibration.scores, score(model, held_out)]),
+        calibration.images.joined(KnownImages.of(held_out)),
+        calibration.false_alarm_rate,
+    )
+
+
+def calibrate(
+    model: PatchCore, calibration: Calibration, false_alarm_rate: float | None = None
+) -> None:
     """Set the threshold; where the scores are too few, say where more come from."""
+    if false_alarm_rate is not None:
+        calibration = replace(calibration, false_alarm_rate=false_alarm_rate)
     try:
         model.calibrate_by(calibration)
     except InputError as error:
@@ -296,11 +313,6 @@ def calibrate(model: PatchCore, calibration: Calibration) -> None:
 def score(model: PatchCore, paths: Sequence[Path]) -> np.ndarray:
     """Image scores, float32; none of no images."""
     return model.anomaly_scores(paths) if paths else np.zeros(0, np.float32)
-
-
-def excuses_of(model: PatchCore, paths: Sequence[Path]) -> list[list[Excuse]]:
-    """The excuses of each image; none of no images."""
-    return excuses(model, paths) if paths else []
 
 
 def images_below(folder: str | Path | None, option: str) -> list[Path]:
@@ -320,13 +332,8 @@ def images_below(folder: str | Path | None, option: str) -> list[Path]:
 
 def as_object(teaching: Teaching) -> dict[str, Any]:
     """What `teach --json` prints."""
-    values = dict(vars(teaching))
-    values["missed"] = [
-        {
-            **vars(missed),
-            "path": str(missed.path),
-            "excuses": [excuse._asdict() for excuse in missed.excuses],
-        }
-        for missed in teaching.missed
-    ]
+    values = asdict(teaching)
+    for missed in values["missed"]:
+        missed["path"] = str(missed["path"])
+        missed["excuses"] = [excuse._asdict() for excuse in missed["excuses"]]
     return values

@@ -74,17 +74,19 @@ def test_new_images_extend_the_bank_and_the_threshold_follows(teach, place):
         0,
     )
     earlier = PatchCore.load(place / "bank")
-    assert said["rows_before"] == len(earlier.bank_) and said["rows_after"] == len(model.bank_)
-    assert said["threshold_before"] == earlier.threshold_
-    assert said["threshold_after"] == model.threshold_
+    assert said["before"]["rows"] == len(earlier.bank_) and said["after"]["rows"] == len(
+        model.bank_
+    )
+    assert said["before"]["threshold"] == earlier.threshold_
+    assert said["after"]["threshold"] == model.threshold_
     old_scores = earlier.anomaly_scores(images_of(place / "calibration"))
-    assert said["false_alarms_before"] == (old_scores > earlier.threshold_).sum()
-    assert said["false_alarms_after"] == (scores > model.threshold_).sum()
+    assert said["before"]["false_alarms"] == (old_scores > earlier.threshold_).sum()
+    assert said["after"]["false_alarms"] == (scores > model.threshold_).sum()
     assert (
-        said["held_out_alarms_before"]
+        said["before"]["held_out_alarms"]
         == (earlier.anomaly_scores(held_out) > earlier.threshold_).sum()
     )
-    assert said["held_out_alarms_after"] == (scores[8:] > model.threshold_).sum()
+    assert said["after"]["held_out_alarms"] == (scores[8:] > model.threshold_).sum()
     assert errors[0].startswith("patchcore-course: written: ") and len(errors) == 1
 
 
@@ -200,8 +202,13 @@ def test_text_says_what_json_says(run, place, dirty, tmp_path):
     status, output, _ = run(*words)
     assert status == 0
     assert output[0].split() == f"normal images {said['n_taught']} taught, 3 held out".split()
-    assert output[2].split() == ["rows", str(said["rows_before"]), "->", str(said["rows_after"])]
-    assert output[3].split()[1] == f"{said['threshold_before']:.6g}"
+    assert output[2].split() == [
+        "rows",
+        str(said["before"]["rows"]),
+        "->",
+        str(said["after"]["rows"]),
+    ]
+    assert output[3].split()[1] == f"{said['before']['threshold']:.6g}"
     assert "old" in output[7] or "defects/080.png, patch in row" in output[7]
     assert run(*words)[1] == output  # the bank itself has stayed as it was
 

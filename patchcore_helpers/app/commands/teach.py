@@ -111,32 +111,33 @@ def _say_what_to_know(teaching: "Teaching", args: argparse.Namespace) -> None:
             "at least as high: the threshold keeps its promise, but may be higher than need be; "
             "name their folder to score them again: --calibration FOLDER"
         )
-    n_earlier = teaching.n_rescored + teaching.n_kept
-    if n_earlier < teaching.calibration_before:
+    n_left_out = teaching.before.calibration_images - teaching.n_rescored - teaching.n_kept
+    if n_left_out:
         print_message(
-            f"{teaching.calibration_before - n_earlier} calibration images were not found and "
-            "left out: their scores are not those of the new bank"
+            f"{n_left_out} calibration images were not found and left out: their scores are not "
+            "those of the new bank"
         )
 
 
 def print_changes(teaching: "Teaching") -> None:
     """What has changed, a line each; then the missed images and what excuses them."""
-    before_after = {
-        "rows": (teaching.rows_before, teaching.rows_after),
-        "threshold": (f"{teaching.threshold_before:.6g}", f"{teaching.threshold_after:.6g}"),
+    before, after = teaching.before, teaching.after
+    changes = {
+        "rows": (before.rows, after.rows),
+        "threshold": (f"{before.threshold:.6g}", f"{after.threshold:.6g}"),
         "false alarms": (
-            f"{teaching.false_alarms_before} of {teaching.calibration_before} calibration images",
-            f"{teaching.false_alarms_after} of {teaching.calibration_after}",
+            f"{before.false_alarms} of {before.calibration_images} calibration images",
+            f"{after.false_alarms} of {after.calibration_images}",
         ),
         "of those held out": (
-            f"{teaching.held_out_alarms_before} of {teaching.n_held_out}",
-            f"{teaching.held_out_alarms_after} of {teaching.n_held_out}",
+            f"{before.held_out_alarms} of {teaching.n_held_out}",
+            f"{after.held_out_alarms} of {teaching.n_held_out}",
         ),
     }
     print(f"{'normal images':18} {teaching.n_taught} taught, {teaching.n_held_out} held out")
     print(f"{'rows removed':18} {teaching.rows_removed}")
-    for name, (before, after) in before_after.items():
-        print(f"{name:18} {before} -> {after}")
+    for name, (earlier, later) in changes.items():
+        print(f"{name:18} {earlier} -> {later}")
     for missed in teaching.missed:
         print_missed(missed)
 
