@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers.bank_files import BankParts, header_and_data, pack, read_parts
+from helpers.bank_files import BankParts, header_and_data, pack, read_parts, without_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -85,6 +85,15 @@ def detector(**change):
     return lambda parts: parts.detector.update(change)
 
 
+def images(**change):
+    return lambda parts: parts.images.update(change)
+
+
+def replaced(name, array):
+    """Put another array of this name among the arrays."""
+    return lambda tensors: tensors.update({name: array})
+
+
 def changed(saved, change):
     """The bytes of the saved bank after a change of either kind."""
     parts = read_parts(saved)
@@ -138,7 +147,7 @@ HEADERS = {
 }
 TEXTS = {
     "another digest": metadata(digest="0" * 64),
-    "another format": metadata(format="patchcore-helpers memory bank 3"),
+    "another format": metadata(format="patchcore-helpers memory bank 4"),
     "no JSON about the bank": metadata(bank="x"),
     "no detector": metadata(detector=""),
     "an unknown entry": lambda parts: parts.bank.update(command="rm"),
@@ -182,6 +191,35 @@ TEXTS = {
     "versions of everything": detector(made_with={str(n): "1" for n in range(1000)}),
     "no such precision": detector(precision="auto"),
     "no hash": detector(weights_hash="../weights"),
+    "an unknown setting of the images": images(folder="/tmp/x"),
+    "a grid of a million": images(grid=[10**6, 1]),
+    "a grid of other images": images(grid=[1, 1]),
+    "a grid that is a number": images(grid=8),
+    "alarms without end": images(false_alarm_rate=1.0),
+    "a region of interest that is not there": images(roi_width=64),
+    "a region of interest of a million pixels a side": images(roi_width=10**6),
+    "no rate where there are scores": lambda parts: parts.images.pop("false_alarm_rate"),
+}
+TENSORS = {
+    "no names": lambda tensors: tensors.pop("image_names"),
+    "one name less": replaced("image_names", np.frombuffer(b"a\n" * 7, np.uint8)),
+    "one digest less": lambda tensors: tensors.update(image_digests=tensors["image_digests"][1:]),
+    "names without an end": replaced("image_names", np.frombuffer(b"a\n" * 7 + b"a", np.uint8)),
+    "names that are no text": replaced("image_names", np.frombuffer(b"\xff\n" * 8, np.uint8)),
+    "names with control characters": replaced(
+        "image_names", np.frombuffer(b"\x1b[2J\n" * 8, np.uint8)
+    ),
+    "a name of many letters": replaced(
+        "image_names", np.frombuffer(b"a" * 10**5 + b"\n" * 8, np.uint8)
+    ),
+    "a score less": lambda tensors: tensors.update(
+        calibration_scores=tensors["calibration_scores"][1:]
+    ),
+    "scores that are not finite": replaced("calibration_scores", np.full(8, np.nan, np.float32)),
+    "an origin below 0": lambda tensors: tensors["origins"].put(0, -1),
+    "an origin beyond the images": lambda tensors: tensors["origins"].put(0, 8 * 64),
+    "an origin twice": lambda tensors: tensors["origins"].put(0, tensors["origins"][1]),
+    "an origin less": lambda tensors: tensors.update(origins=tensors["origins"][1:]),
 }
 
 
@@ -198,6 +236,60 @@ def test_hostile_headers(name, saved, refused):
 @pytest.mark.parametrize("name", TEXTS)
 def test_hostile_texts(name, saved, refused):
     refused(changed(saved, TEXTS[name]))
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_hostile_memories_of_images(name, saved, refused):
+    refused(changed(saved, lambda parts: TENSORS[name](parts.tensors)))
+
+
+ROI = {
+    "another width": images(roi_width=80),
+    "no width": images(roi_width=None),
+    "no pixel": lambda parts: parts.tensors.update(roi=np.zeros((64, 8), np.uint8)),
+    "a pixel that is in no patch": lambda parts: parts.tensors.update(
+        roi=np.eye(64, 8, dtype=np.uint8)[:, ::-1]
+    ),
+    "a region of other patches": lambda parts: parts.tensors.update(
+        roi=np.full((64, 8), 255, np.uint8)
+    ),
+    "more pixels than an image has": lambda parts: (
+        parts.images.update(roi_width=80_000),
+        parts.tensors.update(roi=np.full((1300, 10_000), 255, np.uint8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROI)
+def test_hostile_regions_of_interest(name, photos, refused, tmp_path):
+    roi = np.zeros((64, 64), bool)
+    roi[16:48, 16:48] = True
+    model = PatchCore("test_resnet", weights="random", image_size=64, roi=roi).fit(photos)
+    model.save(tmp_path / "sound")
+    refused(changed(tmp_path / "sound", ROI[name]), traced=False)
+
+
+def test_what_is_remembered_of_images(photos, saved):
+    model = PatchCore.load(saved)
+    assert len(model.taught_) == 8 and set(model.taught_.names) == {""}
+    fitted = PatchCore("test_resnet", weights="random", image_size=64, coreset_ratio=0.05)
+    fitted.fit(photos)
+    np.testing.assert_array_equal(model.origin(np.arange(5)), fitted.origin(np.arange(5)))
+    scores = fitted.anomaly_scores(photos)
+    np.testing.assert_allclose(model.calibration_.scores, scores, rtol=1e-4, atol=1e-4)
+    assert model.calibration_.false_alarm_rate == 0.5
+    assert model.calibration_.threshold == model.threshold_
+
+
+def test_a_file_of_format_2_is_read_and_knows_no_images(saved, tmp_path, photos):
+    without_images(saved, tmp_path / "earlier")
+    earlier, model = PatchCore.load(tmp_path / "earlier"), PatchCore.load(saved)
+    np.testing.assert_array_equal(earlier.anomaly_scores(photos), model.anomaly_scores(photos))
+    assert earlier.threshold_ == model.threshold_ and earlier.taught_ is None
+    with pytest.raises(InputError, match="does not know its images; fit it again"):
+        earlier.origin(np.array([0]))
+    earlier.save(tmp_path / "again")
+    assert PatchCore.load(tmp_path / "again").taught_ is None
 
 
 def test_an_earlier_format_says_what_to_do(saved, refused):

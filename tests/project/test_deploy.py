@@ -32,7 +32,7 @@ for name in ("torch", "torchvision", "timm", "onnx", "patchcore_helpers"):
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory):
-    """A folder in which both commands have run, on a network that takes no time."""
+    """A folder in which all commands have run, on a network that takes no time."""
     folder = tmp_path_factory.mktemp("deploy")
     for number in range(30):
         write_image(folder / f"parts/good/{number:02}.png", number)
@@ -42,7 +42,8 @@ def factory(tmp_path_factory):
         write_image(folder / f"photos/good_{number}.png", 300 + number)
     for number in range(24):
         write_image(folder / f"new_normal/{number}.png", 400 + number)
-    assert [words[1] for words in COMMANDS] == ["new", "export"]
+        write_image(folder / f"missed_parts/{number}.png", 500 + number)
+    assert [words[1] for words in COMMANDS] == ["new", "export", "teach", "teach"]
     for _, name, *words in COMMANDS:
         tiny = TINY_OPTIONS if name == "new" else []
         done = subprocess.run(
@@ -50,6 +51,16 @@ def factory(tmp_path_factory):
         )
         assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_the_bank_that_was_taught(factory):
+    earlier, taught = (
+        PatchCore.load(factory / name)
+        for name in ("parts_report/bank.safetensors", "new_bank.safetensors")
+    )
+    assert len(taught.bank_) > len(earlier.bank_)
+    assert len(taught.taught_) == len(earlier.taught_) + 19
+    assert len(taught.calibration_.scores) == len(earlier.calibration_.scores) + 5
 
 
 def run_python(code, folder, *words, only_the_line=False):
