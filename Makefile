@@ -61,6 +61,8 @@ bench: setup-dev  ## measure the timed claims side by side; an hour or two on an
 	$(BIN)/python -m benchmarks.sliders
 	$(BIN)/python -m benchmarks.coreset
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.teach
+	$(BIN)/python -m benchmarks.in_browser
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.full
 	$(BIN)/python -m benchmarks.since
