@@ -1,9 +1,16 @@
 """Memory banks on disk that are damaged or hostile: refused in one line, soon, in little memory."""
 
+import io
 import json
 import math
+import pickle
 import struct
+import subprocess
+import sys
+import time
 import tracemalloc
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +20,10 @@ from hypothesis import strategies as st
 
 from patchcore_helpers import InputError, PatchCore
 from patchcore_helpers.core import backbones, patchcore
-from patchcore_helpers.core.bank_file import read_bank_file
+from patchcore_helpers.core.bank_file import LARGEST_FILE, read_bank_file
 
 MOST_MEMORY = 20e6  # bytes that a refusal may take
+SOON = 2  # seconds of processor time that it may take
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +42,15 @@ def refused(tmp_path):
         path.write_bytes(content)
         if traced:
             tracemalloc.start()
+        begin = time.process_time()
         try:
             with pytest.raises(InputError, match=message) as caught:
                 PatchCore.load(path)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
+        if traced:  # without it, a network has been looked up
+            assert time.process_time() - begin < SOON
         line = str(caught.value)
         assert line.startswith(str(path)) and "\n" not in line and len(line) < 600
         assert peak < MOST_MEMORY
@@ -55,6 +66,16 @@ def tensor(**change):
 
     def apply(header, data):
         return {**header, "vectors": {**header["vectors"], **change}}, data
+
+    return apply
+
+
+def read_as(dtype, narrower):
+    """The same bytes, and so the same digest, as numbers of another type."""
+
+    def apply(header, data):
+        rows, columns = header["vectors"]["shape"]
+        return tensor(dtype=dtype, shape=[rows, columns * narrower])(header, data)
 
     return apply
 
@@ -135,6 +156,13 @@ HEADERS = {
     "a shape of truths": tensor(shape=[True, True]),
     "a dtype of another size": tensor(dtype="F64"),
     "an unknown dtype": tensor(dtype="object"),
+    "whole numbers of 32 bits": read_as("I32", 1),
+    "whole numbers of 32 bits without a sign": read_as("U32", 1),
+    "floats of 16 bits": read_as("F16", 2),
+    "bfloat16": read_as("BF16", 2),
+    "bytes": read_as("U8", 4),
+    "truths": read_as("BOOL", 4),
+    "floats of 8 bits": read_as("F8_E4M3", 4),
     "a tensor that is no entry": lambda h, d: ({**h, "vectors": 3}, d),
     "an unknown tensor": extra("other"),
     "a tensor of another index": extra("codes", "U8"),
@@ -236,6 +264,121 @@ def test_hostile_headers(name, saved, refused):
 @pytest.mark.parametrize("name", TEXTS)
 def test_hostile_texts(name, saved, refused):
     refused(changed(saved, TEXTS[name]))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.5, 0.9, 0.999])
+def test_truncated_banks(share, saved, refused):
+    content = saved.read_bytes()
+    refused(content[: int(share * len(content))])
+
+
+def test_a_file_too_large_to_read(tmp_path, saved):
+    """A sound beginning, and a hole that takes no room on the disk."""
+    path = tmp_path / "bank"
+    path.write_bytes(saved.read_bytes())
+    with open(path, "r+b") as file:
+        file.truncate(LARGEST_FILE + 1)
+    begin = time.process_time()
+    with pytest.raises(InputError, match=f"in a file of {LARGEST_FILE + 1}"):
+        PatchCore.load(path)
+    assert time.process_time() - begin < SOON
+
+
+class Attack:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def as_numpy(attack):
+    """As `numpy.save` writes objects."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([attack], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def as_torch(attack):
+    """As `torch.save` writes them: a pickle in a zip file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(attack))
+        archive.writestr("archive/version", "3")
+    return buffer.getvalue()
+
+
+def behind_a_length(attack):
+    """Where the header of a bank would be."""
+    return pack(pickle.dumps(attack))
+
+
+DISGUISES = {
+    "a pickle": pickle.dumps,
+    "an array of objects": as_numpy,
+    "a checkpoint": as_torch,
+    "a header": behind_a_length,
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_pickle_by_another_name_is_not_unpickled(name, refused, tmp_path):
+    marker = tmp_path / "marker"
+    pickle.loads(pickle.dumps(Attack(marker)))
+    assert marker.exists()  # the attack is one
+    marker.unlink()
+    refused(DISGUISES[name](Attack(marker)))
+    assert not marker.exists()
+
+
+# Loads a sound bank, for all that is imported late, and then hostile ones, with Python looking on.
+WATCHED = """if True:
+    import sys, time
+    from patchcore_helpers import InputError, PatchCore
+
+    NAMES = ("open", "exec", "import", "os.system", "os.exec", "os.posix_spawn", "ctypes.dlopen")
+    NAMES += ("subprocess.Popen", "socket.connect", "pickle.find_class", "marshal.loads")
+    sound, *hostile = sys.argv[1:]
+    PatchCore.load(sound)
+    seen = []
+    sys.addaudithook(lambda name, given: seen.append((name, given)) if name in NAMES else None)
+    for path in hostile:
+        seen.clear()
+        begin = time.process_time()
+        try:
+            PatchCore.load(path)
+        except InputError:
+            pass
+        else:
+            sys.exit(f"{path}: not refused")
+        seconds = time.process_time() - begin
+        others = [event for event in list(seen) if event[0] != "open" or str(event[1][0]) != path]
+        print(seconds, others)
+"""
+
+
+@pytest.mark.long
+def test_nothing_is_executed_and_no_other_file_opened(saved, tmp_path):
+    contents = list(FILES.values())
+    original = saved.read_bytes()
+    contents += [pack(*change(*header_and_data(original))) for change in HEADERS.values()]
+    contents += [changed(saved, change) for change in TEXTS.values()]
+    contents += [disguise(Attack(tmp_path / "marker")) for disguise in DISGUISES.values()]
+    paths = []
+    for number, content in enumerate(contents):
+        paths.append(tmp_path / f"{number}.safetensors")
+        paths[-1].write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, saved, *paths], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(paths)
+    for line in lines:
+        seconds, events = line.split(" ", 1)
+        assert float(seconds) < SOON and events == "[]"
 
 
 @pytest.mark.parametrize("name", TENSORS)
