@@ -20,13 +20,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,site]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,site,deploy]'
 	@touch $@
 
 setup-dev: $(VENV)/.installed-dev  ## add what tests, checks and benchmarks need
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,site,scale,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,site,deploy,scale,dev]'
 	@touch $@
 
 course: setup  ## run all notebooks end to end on the embedded data, into output/
@@ -62,6 +62,9 @@ bench: setup-dev  ## measure the timed claims side by side; an hour or two on an
 	$(BIN)/python -m benchmarks.in_browser
 	$(BIN)/python -m benchmarks.coreset
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.deploy
+	$(BIN)/python -m benchmarks.teach
+	$(BIN)/python -m benchmarks.in_browser
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.full
 	$(BIN)/python -m benchmarks.since

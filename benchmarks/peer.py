@@ -79,7 +79,6 @@ AVX2 = {
 }
 NOT_RESTRICTED = """ONNX Runtime, and of OpenVINO the layer norms and most
 matrix products of a ViT, which MLAS computes, as in ONNX Runtime: MLAS asks the processor"""
-WORTH_NAMING = "avx2 fma avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 amx_int8 amx_bf16"
 
 # One core's work for as long as this process lives.
 BUSY = """
@@ -92,15 +91,6 @@ while os.getppid() == parent:
 
 
 # --- the machine and the environments ---
-
-
-def instruction_sets():
-    """What the processor can compute with, of what matters here."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    names = [name for name in WORTH_NAMING.split() if name in flags]
-    return ", ".join(names) or torch.backends.cpu.get_cpu_capability()
 
 
 def anomalib_python(named):
@@ -342,7 +332,7 @@ def section(frames):
     return f"""## Beside anomalib, and beside plain runtimes
 
 `python -m benchmarks.peer`, {time.strftime("%Y-%m-%d")}; {report.processor()}
-({instruction_sets()}),
+({report.instruction_sets()}),
 {torch.get_num_threads()} threads, torch {torch.__version__}. Every contender is a process of its
 own, and they take turns; medians over the rounds, ratios taken round by round. "AVX2 only" binds
 torch and OpenVINO; not restricted: {NOT_RESTRICTED}.

@@ -3,6 +3,8 @@
 import platform
 from pathlib import Path
 
+import torch
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
@@ -22,6 +24,18 @@ def processor():
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+WORTH_NAMING = "avx2 fma avx_vnni avx512f avx512bw avx512_vnni avx512_bf16 amx_int8 amx_bf16"
+
+
+def instruction_sets():
+    """What the processor can compute with, of what matters here."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    names = [name for name in WORTH_NAMING.split() if name in flags]
+    return ", ".join(names) or torch.backends.cpu.get_cpu_capability()
 
 
 def write_part(name, text, folder=HERE, file="README.md", script=""):

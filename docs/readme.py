@@ -120,7 +120,7 @@ def coreset_finding(numbers):
     return (
         f"Greedy k-center minus random sampling: {numbers['gap_mean']:+.3f} image AUROC "
         f"({numbers['gap_low']:+.3f} to {numbers['gap_high']:+.3f}) over small banks, on solar "
-        f"cells split at random: {numbers['gap_verdict']}."
+        f"cells from stretches of files that no bank has seen: {numbers['gap_verdict']}."
     )
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "fit and measure PatchCore on a category",
     "new": "fit on a folder of images and write a report",
     "predict": "judge images by a saved memory bank",
+    "teach": "extend a memory bank by new normal images, or ask it why it missed a defect",
     "export": "write a memory bank as one ONNX graph",
     "fetch-weights": "bring weights into the hub's cache",
     "cache": "show or empty the cache of features and weights",

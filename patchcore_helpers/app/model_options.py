@@ -45,6 +45,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n-neighbors", type=int, metavar="1")
     add("--image-score", metavar="max|mean|top1_percent|reweighted")
     add("--metric", metavar="l2|cosine")
+    add(
+        "--roi",
+        metavar="MASK",
+        help="an image file of the images' size, white where they are inspected, black elsewhere",
+    )
     add("--precision", metavar="float32|bfloat16")
     add("--engine", metavar="auto|openvino|torch", help="what runs the network")
     add("--device", metavar="auto|cpu|cuda|mps", help="where torch computes")
@@ -79,7 +84,11 @@ def add_tuning_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_tuning_arguments(args: argparse.Namespace) -> None:
-    """Raise an `InputError` for a limit of the search where nothing is searched."""
+    """Raise an `InputError` for options of the search that would have no effect, or a wrong one."""
+    if args.tune and args.roi is not None:
+        raise InputError(
+            "--tune: plants defects outside the region of interest, too; leave it or --roi out"
+        )
     if args.tune_minutes is not None and not args.tune:
         raise InputError("--tune-minutes: has no effect without --tune; add it")
 

@@ -27,12 +27,14 @@ from patchcore_helpers.app.workbench import (
     page_numbers,
     regions_table,
 )
+from patchcore_helpers.core.calibration import Calibration
 from patchcore_helpers.core.detector import AnomalyResult
 from patchcore_helpers.core.intervals import auroc_interval
+from patchcore_helpers.core.known_images import KnownImages
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.core.regions import anomalous_regions
-from patchcore_helpers.core.threshold import conformal_threshold, false_alarm_interval
+from patchcore_helpers.core.threshold import false_alarm_interval
 from patchcore_helpers.data.category import Category
 from patchcore_helpers.data.folder import load_folder
 from patchcore_helpers.errors import InputError, one_line
@@ -242,7 +244,8 @@ def write_report(
         model = chosen_model(model, category.train)
         model.fit(category.train)
         normal = model.detect(category.calibration)
-        model.threshold_ = conformal_threshold(normal.scores, rate)
+        images = KnownImages.of(category.calibration)
+        model.calibrate_by(Calibration(normal.scores, images, rate))
         result = model.detect(category.test)
         ranking = rank_images(category, result.scores, model.threshold_)
         n_alarms = int((ranking["verdict"] == ALARM).sum())
@@ -328,7 +331,8 @@ def make_pictures(
 ) -> list[Picture]:
     """The pictures of ranked test images, all on one color scale."""
     (highest,) = model.to_maps(result.select([int(result.scores.argmax())]))
-    limits = float(np.median(normal.patch_scores)), float(highest.max())
+    inspected = np.asarray(normal.patch_scores)[:, model.inspected_patches()]
+    limits = float(np.median(inspected)), float(highest.max())
     explanations = explain(model, category, result, list(ranking.index))
     pictures = []
     for rank, (row, why) in enumerate(zip(ranking.itertuples(), explanations, strict=True), 1):

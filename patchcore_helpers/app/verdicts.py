@@ -16,6 +16,7 @@ from PIL import Image
 
 from patchcore_helpers.app.pictures import heat_map_picture, picture_name
 from patchcore_helpers.core.anomaly_result import AnomalyResult
+from patchcore_helpers.core.region_of_interest import in_words
 from patchcore_helpers.core.regions import Region, anomalous_regions
 from patchcore_helpers.data.images import iter_image_files, read_image
 from patchcore_helpers.errors import InputError
@@ -37,7 +38,8 @@ def verdict_word(score: float, threshold: float) -> str:
 class Model(Protocol):
     """What judges: a `PatchCore` or an `ExportedModel`.
 
-    It may also have a `threshold_`, a float.
+    It may also have a `threshold_`, a float, and a `required_size`, the (height, width) of all
+    images.
     """
 
     image_score: str
@@ -96,23 +98,37 @@ class LazyImage:
     """An image file that is read when the detector asks for it.
 
     A file that cannot be read must not end a batch of others: it becomes one black pixel, and the
-    reason is kept in `error`.
+    reason is kept in `error`. The same goes for an image that has not the size that it must have.
+
+    Parameters
+    ----------
+    path : Path
+    required_size : (height, width), pixels, or None
+        Of the region of interest, if the model has one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, required_size: tuple[int, int] | None = None) -> None:
         self.path = path
+        self.required_size = required_size
         self.error: InputError | None = None
-        self.size = (1, 1)  # (height, width), pixels; known once it is read
+        self.size = required_size or (1, 1)  # (height, width), pixels; known once it is read
 
     def read(self) -> Image.Image:
         """The image as upright RGB (PIL)."""
         try:
             image = read_image(self.path)
+            self._refuse_other_size(image)
         except InputError as error:
             self.error = error
-            return Image.new("RGB", (1, 1))
+            height, width = self.size
+            return Image.new("RGB", (width, height))
         self.size = (image.height, image.width)
         return image
+
+    def _refuse_other_size(self, image: Image.Image) -> None:
+        if self.required_size is None or self.required_size == (image.height, image.width):
+            return
+        raise InputError(f"{self.path}: {in_words(image, self.required_size)}")
 
 
 def judge(model: Model, paths: Sequence[Path]) -> Iterator[Verdict | Unreadable]:
@@ -131,7 +147,8 @@ def judge(model: Model, paths: Sequence[Path]) -> Iterator[Verdict | Unreadable]
     if not paths:
         return
     threshold = getattr(model, "threshold_", None)
-    images = [LazyImage(path) for path in paths]
+    required_size = getattr(model, "required_size", None)
+    images = [LazyImage(path, required_size) for path in paths]
     remaining = iter(images)
     for batch in model.detect_batches(images):
         for position, image in enumerate(islice(remaining, len(batch))):

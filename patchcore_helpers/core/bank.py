@@ -9,10 +9,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from patchcore_helpers.core.bank_file import (
+    IMAGE_ARRAYS,
     BankSettings,
     read_bank_file,
     refusing_damaged,
@@ -34,6 +36,7 @@ from patchcore_helpers.errors import InputError
 
 METRICS = ("l2", "cosine")
 REWEIGHTING_NEIGHBORS = 9  # b in Eq. 7
+QUERIES_AT_A_TIME = 64  # whose distances to all rows are in memory
 NOT_SAVED = ("progress", "device")  # they belong to a machine
 
 
@@ -70,7 +73,8 @@ class MemoryBank(BaseEstimator):
         The kept vectors, of unit length for the cosine metric. Missing after `load` where the file
         holds only the codes of an index.
     coreset_ : Coreset or None
-        Which vectors were kept, in the order of the choice; None after `load`.
+        Which vectors were kept, in the order of the choice; after `load` without radii. None where
+        a file of an earlier version did not say.
     index_ : Index
         Fitted on `vectors_`.
     n_vectors_ : int
@@ -200,6 +204,36 @@ class MemoryBank(BaseEstimator):
         index = make_index(self.index, self.random_state).fit(kept.to(resolve_device(self.device)))
         return self._remember(index, kept.numpy(), coreset, n_vectors=n_seen)
 
+    def remove(self, rows: ArrayLike) -> Self:
+        """Forget some of the kept vectors; the others stay in their order.
+
+        Distances can only rise.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Rows of `vectors_`.
+
+        Raises
+        ------
+        InputError
+            If a row is not there, none would be left, or the bank holds only codes.
+        IndexRefused
+            If too few are left for the index.
+        """
+        self._need_vectors("remove")
+        removed = {check_integer(row, "rows", 0, len(self) - 1) for row in np.asarray(rows).ravel()}
+        stays = np.array([row for row in range(len(self)) if row not in removed], dtype=np.int64)
+        if not len(stays):
+            raise InputError(f"rows: all {len(self)} would be removed; leave at least one")
+        kept = self.vectors_[stays]
+        coreset = None
+        if self.coreset_ is not None:
+            coreset = Coreset(self.coreset_.indices[stays], None, self.coreset_.space)
+        on_device = torch.from_numpy(kept).to(resolve_device(self.device))
+        index = make_index(self.index, self.random_state).fit(on_device)
+        return self._remember(index, kept, coreset, self.n_vectors_)
+
     def _remember(
         self, index: Index, kept: np.ndarray | None, coreset: Coreset | None, n_vectors: int
     ) -> Self:
@@ -243,6 +277,38 @@ class MemoryBank(BaseEstimator):
     def distances(self, vectors: np.ndarray | torch.Tensor, k: int | None = None) -> np.ndarray:
         """Mean distance to the k nearest kept vectors, float32 array of shape (n,)."""
         return self.nearest(vectors, k)[0].mean(1)
+
+    def second_distances(
+        self, vectors: np.ndarray | torch.Tensor, groups: np.ndarray
+    ) -> np.ndarray:
+        """Distances that would be left if the group of the nearest row were not in the bank.
+
+        With the images that rows come from as groups: what a patch would score if no single image
+        could excuse it.
+
+        Parameters
+        ----------
+        vectors : array, or tensor on any device, of shape (n, channels)
+        groups : int array of shape (rows,)
+            The group of every kept vector.
+
+        Returns
+        -------
+        float32 array of shape (n,)
+            Distance to the nearest row of any group but that of the nearest row; infinite where
+            there is only one group.
+        """
+        self._need_vectors("second_distances")
+        queries = as_patch_tensor(self._comparable(vectors)).cpu()
+        kept = torch.from_numpy(self.vectors_)
+        group_of = torch.from_numpy(np.asarray(groups))
+        parts = []
+        for block in queries.split(QUERIES_AT_A_TIME):
+            distances = torch.cdist(block, kept, compute_mode="donot_use_mm_for_euclid_dist")
+            nearest_group = group_of[distances.argmin(1)]
+            distances[group_of == nearest_group[:, None]] = torch.inf
+            parts.append(distances.amin(1))
+        return self._in_metric(torch.cat(parts).numpy())
 
     def nested_distances(self, vectors: np.ndarray | torch.Tensor, sizes: list[int]) -> np.ndarray:
         """Distances that the first rows of the bank alone would give, at several sizes at once.
@@ -341,6 +407,8 @@ class MemoryBank(BaseEstimator):
         needed = with_vectors or self.index_.stores_vectors or not tensors
         if needed and hasattr(self, "vectors_"):
             tensors["vectors"] = self.vectors_
+        if self.coreset_ is not None:
+            tensors["origins"] = self.coreset_.indices.astype(np.int64)
         return tensors
 
     def save(self, path: str | Path) -> None:
@@ -378,8 +446,18 @@ class MemoryBank(BaseEstimator):
         """A bank from what `read_bank_file` has checked."""
         bank = cls(**settings.parameters(), device=device)
         bank.check_settings()
-        arrays = dict(tensors)
+        arrays = {name: array for name, array in tensors.items() if name not in IMAGE_ARRAYS}
+        origins = arrays.pop("origins", None)
         kept = arrays.pop("vectors", None)
         on_device = None if kept is None else as_patch_tensor(kept).to(resolve_device(device))
         index = make_index(bank.index, bank.random_state).restore(on_device, arrays)
-        return bank._remember(index, kept, None, n_vectors)
+        coreset = None if origins is None else _coreset_of_file(origins, index.size, n_vectors)
+        return bank._remember(index, kept, coreset, n_vectors)
+
+
+def _coreset_of_file(origins: np.ndarray, n_rows: int, n_vectors: int) -> Coreset:
+    """Which vectors the rows were, as a file says; refused if that cannot be."""
+    in_range = origins.min() >= 0 and origins.max() < n_vectors
+    if not in_range or len(np.unique(origins)) != len(origins) or len(origins) != n_rows:
+        raise ValueError(f"origins do not name {n_rows} of {n_vectors} vectors")
+    return Coreset(origins, None, "exact")

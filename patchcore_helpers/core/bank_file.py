@@ -1,9 +1,13 @@
 """Memory banks on disk: a safetensors file, validated before any of it is used.
 
-The file holds arrays and four texts: the format, the bank's settings, the settings of the detector
-that saved it (if one did), and a SHA-256 over the arrays and both settings, which finds damage (a
-forger would compute it again). Nothing in a file can name a path to open or code to run; every
-setting has a type and bounds.
+The file holds arrays and five texts: the format, the bank's settings, the settings of the detector
+that saved it (if one did), what that detector remembers of its images, and a SHA-256 over the
+arrays and the other texts but the format, which finds damage (a forger would compute it again).
+Nothing in a file can name a path to open or code to run; every setting has a type and bounds. Names
+of images are there to be shown.
+
+Format 3 added the images: their names, the origin of each row and the scores behind the threshold.
+Files of format 2 are still read; they do not know these.
 
 A file is read in this order, and refused in one line at the first step that fails: the sizes of its
 header and of itself; safetensors' own check of the header, and that the arrays fill the file
@@ -28,7 +32,8 @@ from safetensors.numpy import save
 from patchcore_helpers.errors import InputError, error_line, translate_os_errors
 from patchcore_helpers.files import atomic_write, sha256
 
-FORMAT = "patchcore-helpers memory bank 2"  # a layout that older code could misread gets a new one
+FORMAT = "patchcore-helpers memory bank 3"  # a layout that older code could misread gets a new one
+FORMAT_WITHOUT_IMAGES = "patchcore-helpers memory bank 2"  # still read
 LARGEST_HEADER = 10**6  # bytes
 LARGEST_FILE = 2**33  # bytes
 # The arrays that a file may hold: their type in safetensors' words, and their number of axes.
@@ -38,6 +43,16 @@ ARRAYS = {
     "centroids": ("F32", 2),
     "codebooks": ("F32", 3),
     "codes": ("U8", 2),
+    "origins": ("I64", 1),
+}
+# Those that belong to a detector, not to the bank itself; see `ImageMemory`.
+IMAGE_ARRAYS = {
+    "image_names": ("U8", 1),
+    "image_digests": ("U64", 1),
+    "calibration_names": ("U8", 1),
+    "calibration_digests": ("U64", 1),
+    "calibration_scores": ("F32", 1),
+    "roi": ("U8", 2),
 }
 
 Word = Annotated[str, Field(pattern=r"^\w{1,20}$")]
@@ -90,12 +105,15 @@ class BankFile:
         How many vectors the bank was fitted on.
     detector : str
         JSON of the detector's settings, for the detector to check; empty if a bank alone was saved.
+    images : str
+        JSON of what the detector remembers of its images; empty if it remembers nothing.
     """
 
     settings: BankSettings
     tensors: dict[str, np.ndarray]
     n_vectors: int
     detector: str
+    images: str
 
 
 class _Record(BaseModel):
@@ -113,6 +131,7 @@ def write_bank_file(
     settings: BankSettings,
     n_vectors: int,
     detector: str = "",
+    images: str = "",
 ) -> None:
     """Write a bank file; it is complete or not there at all.
 
@@ -120,13 +139,15 @@ def write_bank_file(
     ----------
     path : path
     tensors : dict of str to array
-        With names from `ARRAYS`.
+        With names from `ARRAYS` and `IMAGE_ARRAYS`.
     settings : BankSettings
     n_vectors : int
     detector : str, optional
         JSON of the settings of the detector that the bank belongs to.
+    images : str, optional
+        JSON of what that detector remembers of its images.
     """
-    unknown = set(tensors) - set(ARRAYS)
+    unknown = set(tensors) - set(ARRAYS) - set(IMAGE_ARRAYS)
     if unknown:
         raise InputError(f"array {min(unknown)!r}: add it to ARRAYS, or it could not be read again")
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
@@ -135,7 +156,8 @@ def write_bank_file(
         "format": FORMAT,
         "bank": record,
         "detector": detector,
-        "digest": digest_of(arrays, record, detector),
+        "images": images,
+        "digest": digest_of(arrays, record, detector, images),
     }
     with translate_os_errors(path, "choose another path"):
         atomic_write(path, save(arrays, metadata))
@@ -161,11 +183,18 @@ def read_bank_file(path: str | Path) -> BankFile:
             metadata = file.metadata() or {}
             _check_format(metadata)
             tensors = _read_tensors(file)
-        record_text, detector = metadata["bank"], metadata["detector"]
-        if digest_of(tensors, record_text, detector) != metadata["digest"]:
+        texts = [metadata[name] for name in texts_of(metadata["format"])]
+        if digest_of(tensors, *texts) != metadata["digest"]:
             raise ValueError("it is damaged: its contents do not match their checksum")
+        record_text, detector, *images = texts
         record = _Record.model_validate_json(record_text)
-    return BankFile(record.settings, tensors, record.n_vectors, detector)
+    return BankFile(record.settings, tensors, record.n_vectors, detector, "".join(images))
+
+
+def texts_of(file_format: str) -> list[str]:
+    """The names of the texts in a file of this format that its SHA-256 covers, in their order."""
+    texts = ["bank", "detector"]
+    return texts if file_format == FORMAT_WITHOUT_IMAGES else [*texts, "images"]
 
 
 @contextmanager
@@ -208,7 +237,7 @@ def _check_sizes(path: str | Path) -> None:
 def _check_format(metadata: dict[str, str]) -> None:
     if "patchcore" in metadata:  # the layout before format 2
         raise ValueError("it was saved before format 2, and is no longer read")
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, FORMAT_WITHOUT_IMAGES):
         raise ValueError("its metadata do not say that it is one")
 
 
@@ -217,7 +246,7 @@ def _read_tensors(file: Any) -> dict[str, np.ndarray]:
     names = file.keys()
     for name in names:
         entry = file.get_slice(name)
-        expected = ARRAYS.get(name)
+        expected = (ARRAYS | IMAGE_ARRAYS).get(name)
         if (entry.get_dtype(), len(entry.get_shape())) != expected or 0 in entry.get_shape():
             raise ValueError(
                 f"array {name[:40]!r} of type {entry.get_dtype()} does not belong in it"

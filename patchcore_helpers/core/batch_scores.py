@@ -19,6 +19,7 @@ from patchcore_helpers.core.detector import (
 )
 from patchcore_helpers.core.distances import as_tensor
 from patchcore_helpers.core.patchcore import PatchCore
+from patchcore_helpers.core.region_of_interest import refuse_region
 from patchcore_helpers.core.validation import check_real
 from patchcore_helpers.errors import InputError
 
@@ -124,6 +125,7 @@ class MutualPatchCore(Detector):
 
     def fit(self, images: Sequence[Any], y: Any = None) -> Self:
         """Load the network; the images are not looked at."""
+        refuse_region(self.model.roi, "a recipe")
         if self.model.image_score == "reweighted":
             raise InputError("image_score='reweighted': needs a memory bank; choose max")
         self.extractor_ = self.model.new_extractor()

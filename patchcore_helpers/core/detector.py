@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from patchcore_helpers.core.anomaly_result import AnomalyResult, Frame, Grids
+from patchcore_helpers.core.calibration import Calibration
+from patchcore_helpers.core.known_images import KnownImages
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.smoothing import resize_and_smooth
-from patchcore_helpers.core.threshold import conformal_threshold
 from patchcore_helpers.core.validation import check_choice
 from patchcore_helpers.errors import InputError
 
@@ -42,6 +43,8 @@ class Detector(BaseEstimator, ABC):
     ----------
     threshold_ : float
         Image scores above it are judged defective; set by `calibrate`.
+    calibration_ : Calibration
+        What `threshold_` comes from; set by `calibrate`.
     """
 
     @abstractmethod
@@ -93,6 +96,10 @@ class Detector(BaseEstimator, ABC):
         """The (height, width) at which pixel metrics are taken; None for the images' own sizes."""
         return None
 
+    def inspected_pixels(self) -> np.ndarray | None:
+        """Where pixel metrics are taken, bool (height, width) of `metric_size`; None for all."""
+        return None
+
     def extra_metrics(self, category: Any, maps: Grids) -> dict[str, Any]:
         """Metrics that only this kind of detector has, such as the AUROC by tile."""
         return {}
@@ -120,8 +127,14 @@ class Detector(BaseEstimator, ABC):
         groups (modules, batches, cameras) as these: `patchcore_helpers.core.threshold` says what to
         do for another one.
         """
-        scores = self.anomaly_scores(normal_images)
-        self.threshold_ = conformal_threshold(scores, false_alarm_rate)
+        images = as_image_list(normal_images)
+        scores = self.anomaly_scores(images)
+        return self.calibrate_by(Calibration(scores, KnownImages.of(images), false_alarm_rate))
+
+    def calibrate_by(self, calibration: Calibration) -> Self:
+        """Set `threshold_` from scores that are known already; see `calibrate`."""
+        self.threshold_ = calibration.threshold
+        self.calibration_ = calibration
         return self
 
     def predict(self, images: Sequence[Any]) -> np.ndarray:
@@ -136,8 +149,9 @@ class Detector(BaseEstimator, ABC):
         return image_auroc(y, self.anomaly_scores(images))
 
     def _forget_threshold(self) -> None:
-        if hasattr(self, "threshold_"):
-            del self.threshold_
+        for name in ("threshold_", "calibration_"):
+            if hasattr(self, name):
+                delattr(self, name)
 
 
 def as_image_list(images: Sequence[Any]) -> list[Any]:

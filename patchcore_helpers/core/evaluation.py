@@ -22,6 +22,7 @@ from patchcore_helpers.core.detector import (
 from patchcore_helpers.core.intervals import Interval, auroc_interval, grouped_auroc_interval
 from patchcore_helpers.core.metrics import au_pro, image_auroc, pixel_auroc, region_overlaps
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
+from patchcore_helpers.core.region_of_interest import refuse_region
 from patchcore_helpers.data.category import Category, LabeledImage
 from patchcore_helpers.data.images import resize_labels, resize_mask
 from patchcore_helpers.process import peak_rss_mb
@@ -124,7 +125,7 @@ def evaluate(category: Category, model: Detector) -> tuple[dict[str, Any], Anoma
         "bank_size": summary["bank_size"],
         "image_auroc": image_auroc(category.labels, result.scores),
         **model.extra_metrics(category, maps),
-        **pixel_metrics(masks, maps),
+        **pixel_metrics(masks, maps, model.inspected_pixels()),
         "fit_seconds": round(fitted - start, 3),
         "score_seconds": round(scored - fitted, 3),
         "peak_rss_mb": round(peak_rss_mb(), 1),
@@ -175,22 +176,38 @@ def evaluate_folds(
     return results, auroc, scores
 
 
-def pixel_metrics(masks: Sequence[np.ndarray | None], maps: Grids) -> dict[str, float | None]:
+def defects_outside(category: Category, model: Detector) -> int:
+    """How many defective images have a mask, and no defect in the region of interest."""
+    pixels = model.inspected_pixels()
+    if pixels is None:
+        return 0
+    masks = ground_truth_masks(category, model.metric_size)
+    known = [mask for mask in masks if mask is not None and mask.any()]
+    return sum(not mask[pixels].any() for mask in known)
+
+
+def pixel_metrics(
+    masks: Sequence[np.ndarray | None], maps: Grids, pixels: np.ndarray | None = None
+) -> dict[str, float | None]:
     """Pixel AUROC and AU-PRO over the images whose masks are known; None without any defect.
 
     Parameters
     ----------
     masks : sequence of bool arrays of shape (height, width), or None where a mask is missing
     maps : sequence of float arrays of the same shapes
+    pixels : bool array of shape (height, width), optional
+        The pixels that count, in every image; by default all.
     """
+    if pixels is not None:
+        masks = [None if mask is None else mask & pixels for mask in masks]
     if not any(mask is not None and mask.any() for mask in masks):
         return {"pixel_auroc": None, "au_pro": None}
     pairs = [(mask, values) for mask, values in zip(masks, maps, strict=True) if mask is not None]
     known_masks = [mask for mask, _ in pairs]
     their_maps = [values for _, values in pairs]
     return {
-        "pixel_auroc": pixel_auroc(known_masks, their_maps),
-        "au_pro": au_pro(known_masks, their_maps),
+        "pixel_auroc": pixel_auroc(known_masks, their_maps, pixels),
+        "au_pro": au_pro(known_masks, their_maps, pixels=pixels),
     }
 
 
@@ -330,6 +347,8 @@ def nested_patch_scores(
     -------
     float32 array of shape (len(sizes), n, rows, columns)
     """
+
+    refuse_region(model.roi, "several bank sizes at once")
 
     def scores_at_all_sizes(patches: torch.Tensor) -> np.ndarray:
         distances = model.bank_.nested_distances(as_rows(patches), sizes)

@@ -3,7 +3,8 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from patchcore_helpers.core.engines import (
 )
 from patchcore_helpers.core.feature_cache import FeatureCache
 from patchcore_helpers.core.items import read_item
+from patchcore_helpers.core.region_of_interest import RegionOfInterest
 from patchcore_helpers.core.threads import map_in_threads
 from patchcore_helpers.core.validation import check_choice, check_integer
 from patchcore_helpers.errors import InputError
@@ -59,6 +61,8 @@ def has_bfloat16() -> bool:
     return any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
 
 
+Patches = TypeVar("Patches", np.ndarray, Tensor)
+
 RESIZING = "the width, then the height"  # `resized`; another way makes other maps
 
 
@@ -84,6 +88,8 @@ class Extractor:
         What runs the network; see `patchcore_helpers.core.engines.make_engine`.
     device : "auto", "cpu", "cuda" or "mps"
         Where torch runs it. OpenVINO runs on the processor.
+    region : RegionOfInterest, optional
+        The network sees one color outside: the mean that the backbone normalizes by.
     """
 
     def __init__(  # noqa: PLR0913 (the settings of an extraction)
@@ -98,6 +104,7 @@ class Extractor:
         cache: FeatureCache | None = None,
         engine: str = "auto",
         device: str = "auto",
+        region: RegionOfInterest | None = None,
     ) -> None:
         if neighborhood is None:
             neighborhood = 1 if backbone.patch_size else 3
@@ -111,6 +118,7 @@ class Extractor:
         self.cache = cache
         self.engine = check_choice(engine, "engine", ENGINES)
         self.device = device_beside(engine, device)
+        self.region = region
         self._engines: OrderedDict[tuple[int, int], Engine] = OrderedDict()
 
     def resized(self, height: int, width: int, batch_size: int | None = None) -> "Extractor":
@@ -176,6 +184,7 @@ class Extractor:
             self.precision,
             self.engine_name,
             RESIZING,
+            *([self.region.digest] if self.region else []),
         ]
 
     def prepare(self, item: Any) -> Tensor:
@@ -187,8 +196,36 @@ class Extractor:
         height, width = self.input_size
         pixels = np.empty((len(items), height, width, 3), np.uint8)
         for number, item in enumerate(items):
-            pixels[number] = resized(read_item(item), (height, width))
+            pixels[number] = resized(self._painted(item), (height, width))
         return pixels
+
+    def _painted(self, item: Any) -> Image.Image:
+        """The image of an item; what lies outside the region of interest is painted over."""
+        image = read_item(item)
+        if self.region is None:
+            return image
+        red, green, blue = (round(255 * mean) for mean in self.backbone.mean)
+        return self.region.painted(image, (red, green, blue), name_of(item))
+
+    def inside(self, patches: Patches) -> Patches:
+        """The patch vectors inside the region of interest; all of them if there is none.
+
+        Parameters
+        ----------
+        patches : array or tensor of shape (images, rows, columns, channels)
+
+        Returns
+        -------
+        array or tensor of shape (images, patches inside, channels)
+        """
+        n_images, n_rows, n_columns, n_channels = patches.shape
+        if self.region is None:
+            return patches.reshape(n_images, n_rows * n_columns, n_channels)
+        positions = np.flatnonzero(self.region.cells((n_rows, n_columns)))
+        flat = patches.reshape(n_images, n_rows * n_columns, n_channels)
+        if isinstance(flat, torch.Tensor):
+            return flat[:, torch.from_numpy(positions).to(flat.device)]
+        return flat[:, positions]
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(items), self.batch_size):
@@ -309,6 +346,12 @@ def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     narrow = image.resize((width, image.height), Image.Resampling.BILINEAR)
     return np.asarray(narrow.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def name_of(item: Any) -> str:
+    """What a message calls an image: its file, if it has one."""
+    source = item if isinstance(item, str | Path) else getattr(item, "source", None)
+    return str(source) if source else "image"
 
 
 def _check_odd(neighborhood: int) -> int:

@@ -62,7 +62,9 @@ def learning_curve(
     tested = [*as_image_list(normal), *defective]
     labels = np.repeat([0, 1], [len(tested) - len(defective), len(defective)])
     extractor = model.new_extractor()
-    known, unknown = extractor.extract(train), extractor.extract(tested)
+    known, unknown = (
+        extractor.inside(extractor.extract(images))[:, None] for images in (train, tested)
+    )
     image_score = "max" if model.image_score == "reweighted" else model.image_score
     rows = []
     for draw in range(draws):

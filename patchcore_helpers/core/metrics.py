@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
@@ -62,7 +62,9 @@ def _pixel_scores(masks: Arrays, maps: Arrays) -> np.ndarray:
     return scores.astype(np.result_type(scores, np.float32), copy=False)
 
 
-def pixel_auroc(masks: Arrays, maps: Arrays) -> float | None:
+def pixel_auroc(
+    masks: Arrays, maps: Arrays, pixels: NDArray[np.bool_] | None = None
+) -> float | None:
     """Area under the ROC curve over all pixels of all images.
 
     Parameters
@@ -70,6 +72,8 @@ def pixel_auroc(masks: Arrays, maps: Arrays) -> float | None:
     masks : sequence of bool arrays, or array of shape (n, height, width)
     maps : sequence of float arrays of the same shapes
         The anomaly maps.
+    pixels : bool array of shape (height, width), optional
+        The pixels that count, in every image; by default all.
 
     Returns
     -------
@@ -78,7 +82,13 @@ def pixel_auroc(masks: Arrays, maps: Arrays) -> float | None:
     """
     scores = _pixel_scores(masks, maps)
     labels = np.concatenate([np.ravel(mask) for mask in masks]).astype(np.uint8)
-    return image_auroc(labels, scores)
+    counts = _counting(masks, pixels)
+    return image_auroc(labels[counts], scores[counts])
+
+
+def _counting(masks: Arrays, pixels: NDArray[np.bool_] | None) -> NDArray[np.bool_] | slice:
+    """Which of all pixels of all images count, one image after the other."""
+    return slice(None) if pixels is None else np.tile(np.ravel(pixels), len(masks))
 
 
 def _label_regions(masks: Arrays) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +112,12 @@ def _label_regions(masks: Arrays) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(sizes), np.concatenate(region_of)
 
 
-def au_pro(masks: Arrays, maps: Arrays, limit: float = 0.3) -> float | None:
+def au_pro(
+    masks: Arrays,
+    maps: Arrays,
+    limit: float = 0.3,
+    pixels: NDArray[np.bool_] | None = None,
+) -> float | None:
     """Area under the per-region overlap curve (Bergmann et al. 2021), up to a false positive rate.
 
     The overlap of a region is the share of its pixels above the threshold; regions are 8-connected
@@ -117,6 +132,8 @@ def au_pro(masks: Arrays, maps: Arrays, limit: float = 0.3) -> float | None:
         The anomaly maps.
     limit : float in (0, 1]
         The false positive rate up to which the curve is integrated.
+    pixels : bool array of shape (height, width), optional
+        The pixels that count, in every image; by default all. The masks hold no other.
 
     Returns
     -------
@@ -127,6 +144,8 @@ def au_pro(masks: Arrays, maps: Arrays, limit: float = 0.3) -> float | None:
         raise InputError(f"limit={limit}: give a false positive rate above 0 and at most 1")
     scores = _pixel_scores(masks, maps)
     sizes, region_of = _label_regions(masks)
+    counts = _counting(masks, pixels)
+    scores, region_of = scores[counts], region_of[counts]
     is_normal = region_of == 0
     if not len(sizes) or not is_normal.any():
         return None

@@ -31,7 +31,7 @@ LARGEST_FILE = 2**30  # bytes
 LARGEST_TENSOR = 2**28  # numbers
 MOST_NODES = 5000
 LARGEST_SIDE = 9999  # pixels
-# What networks for images, and the search, are made of.
+# What networks for images, and the search, are made of; `resizing` is compared as a whole.
 OPERATORS = frozenset(
     [
         "Add",
@@ -118,28 +118,148 @@ class ExportedFile:
 
 
 def resizing(onnx: Any, input_size: tuple[int, int]) -> tuple[list[Any], list[Any]]:
-    """The first nodes of the graph and the sizes they need: bilinear, antialiased, on 8-bit pixels.
+    """The first nodes of the graph and the constants they need: `extractor.resized`, bit for bit.
 
-    The width first, then the height, as `extractor.resized` does it with Pillow. ONNX Runtime's
-    pixels are Pillow's, or one gray level off in a few of them.
+    The width first, then the height; between the two, pixels are rounded to 8 bits. ONNX's own
+    Resize would be shorter, but runtimes compute its coefficients in float32: some pixels are one
+    gray level off, and a ViT's score moves by several thousandths.
+
+    Parameters
+    ----------
+    onnx : module
+    input_size : (height, width), pixels
+
+    Returns
+    -------
+    list of onnx.NodeProto, from `IMAGE` to `PIXELS`
+    list of onnx.TensorProto
     """
-    node = onnx.helper.make_node
-    how = {"mode": "linear", "antialias": 1, "exclude_outside": 1}
-    nodes = [
-        node("Transpose", [IMAGE], ["channels_first"], perm=[0, 3, 1, 2]),
-        node("Shape", ["channels_first"], ["image_height"], start=2, end=3),
-        node("Concat", ["sizes_before", "image_height", "input_width"], ["row_sizes"], axis=0),
-        node("Resize", ["channels_first", "", "", "row_sizes"], ["resized_rows"], **how),
-        node("Resize", ["resized_rows", "", "", "input_sizes"], ["resized"], **how),
-        node("Transpose", ["resized"], [PIXELS], perm=[0, 2, 3, 1]),
-    ]
     height, width = input_size
-    sizes = {"sizes_before": [1, 3], "input_width": [width], "input_sizes": [1, 3, height, width]}
+    node = onnx.helper.make_node
+    nodes = [
+        node("Shape", [IMAGE], ["width.before"], start=2, end=3),
+        node("Shape", [IMAGE], ["height.before"], start=1, end=2),
+        # A row for each column of the photograph. Transposing a table is fast, 3-byte pixels slow.
+        node("Flatten", [IMAGE], ["photograph.rows"], axis=2),
+        node("Transpose", ["photograph.rows"], ["photograph.lines"], perm=[1, 0]),
+        node("Concat", ["width.before", "resize.rest"], ["photograph.sizes"], axis=0),
+        node("Reshape", ["photograph.lines", "photograph.sizes"], ["photograph.columns"]),
+        *_resizing_of("width", node, "photograph.columns", "narrow.columns"),
+        node("Reshape", ["narrow.columns", "narrow.sizes"], ["narrow.lines"]),
+        node("Transpose", ["narrow.lines"], ["narrow.rows"], perm=[1, 0]),
+        *_resizing_of("height", node, "narrow.rows", "resized.rows"),
+        node("Reshape", ["resized.rows", "input_sizes"], [PIXELS]),
+    ]
+    constants: dict[str, tuple[str, list[int], list[float]]] = {
+        "resize.rest": ("INT64", [1], [-1]),
+        "narrow.sizes": ("INT64", [2], [3 * width, -1]),
+        "input_sizes": ("INT64", [4], [1, height, width, 3]),
+        "width.after": ("FLOAT", [1], [width]),
+        "width.middles": ("FLOAT", [width, 1], [pixel + 0.5 for pixel in range(width)]),
+        "height.after": ("FLOAT", [1], [height]),
+        "height.middles": ("FLOAT", [height, 1], [pixel + 0.5 for pixel in range(height)]),
+        **RESIZE_CONSTANTS,
+    }
     tensors = [
-        onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
-        for name, values in sizes.items()
+        onnx.helper.make_tensor(name, getattr(onnx.TensorProto, kind), sides, values)
+        for name, (kind, sides, values) in constants.items()
     ]
     return nodes, tensors
+
+
+UNIT = 2**22  # what Pillow's integer coefficients of one pixel sum to
+RESIZE_CONSTANTS: dict[str, tuple[str, list[int], list[float]]] = {
+    "resize.float_zero": ("FLOAT", [1], [0]),
+    "resize.float_half": ("FLOAT", [1], [0.5]),
+    "resize.float_one": ("FLOAT", [1], [1]),
+    "resize.float_unit": ("FLOAT", [1], [UNIT]),
+    "resize.zero": ("INT64", [], [0]),
+    "resize.one": ("INT64", [], [1]),
+    "resize.last": ("INT64", [1], [-1]),
+    "resize.axis": ("INT64", [1], [1]),
+    # A coefficient as three digits of 8 bits: what MatMulInteger takes, whose sums are exact.
+    "resize.base": ("INT32", [1], [256]),
+    "resize.places": ("INT32", [1, 3, 1], [2**16, 2**8, 1]),
+    "resize.unit": ("INT32", [1], [UNIT]),
+    "resize.half_unit": ("INT32", [1], [UNIT // 2]),
+    "resize.white": ("INT32", [1], [255]),
+}
+DOUBLE, INT32, INT64, UINT8 = 11, 6, 7, 2  # of onnx.TensorProto, for Cast
+
+
+def _resizing_of(side: str, make_node: Any, before: str, after: str) -> list[Any]:
+    """Bring one side of an image to its size, as `precompute_coeffs` and `Resample` of Pillow do.
+
+    Source: Pillow, src/libImaging/Resample.c, with the filter BILINEAR.
+
+    Parameters
+    ----------
+    side : "width" or "height"
+    before, after : names of uint8 tensors
+        A row for each pixel of this side, the rest of the image in the row.
+    """
+    nodes = []
+
+    def add(operator: str, inputs: str, output: str, **attributes: Any) -> None:
+        names = [name if "." in name else f"{side}.{name}" for name in inputs.split()]
+        full = output if "." in output else f"{side}.{output}"
+        nodes.append(make_node(operator, names, [full], **attributes))
+
+    # In float64 from here, as Pillow: the constants, which are exact in float32, are widened.
+    for name in ("zero", "half", "one", "unit"):
+        add("Cast", f"resize.float_{name}", name, to=DOUBLE)
+    for name in ("before", "after", "middles"):
+        add("Cast", name, f"{name}_float", to=DOUBLE)
+    # `center`: of every new pixel, in old ones. `support`: how far it looks, to either side.
+    add("Div", "before_float after_float", "scale")
+    add("Max", "scale one", "support")
+    add("Mul", "middles_float scale", "center")
+    # It looks at old pixels from `first` to the one before `end`; a cast cuts decimals off.
+    for bound, operator in (("lowest", "Sub"), ("highest", "Add")):
+        add(operator, "center support", f"{bound}_exact")
+        add("Add", f"{bound}_exact half", f"{bound}_moved")
+        add("Cast", f"{bound}_moved", bound, to=INT64)
+    add("Max", "lowest resize.zero", "first")
+    add("Min", "highest before", "end")
+    # The same number of taps for all, the most that any has: a table, a row for each new pixel.
+    add("Sub", "end first", "n_taps")
+    add("ReduceMax", "n_taps", "most_taps", keepdims=0)
+    add("Range", "resize.zero most_taps resize.one", "numbers")
+    add("Add", "first numbers", "taps")
+    # Weights fall linearly from the center, and are 0 outside of the image.
+    add("Cast", "taps", "taps_float", to=DOUBLE)
+    add("Sub", "taps_float center", "offset")
+    add("Add", "offset half", "distance")
+    add("Div", "one support", "slope")
+    add("Mul", "distance slope", "signed_share")
+    add("Abs", "signed_share", "share")
+    add("Sub", "one share", "line")
+    add("Max", "line zero", "triangle")
+    add("Less", "taps end", "is_inside")
+    add("Where", "is_inside triangle zero", "weights")
+    # Summed one after the other, as Pillow does, so that the sum is the same to its last bit.
+    add("CumSum", "weights resize.axis", "sums")
+    add("Gather", "sums resize.last", "sum", axis=1)
+    add("Div", "weights sum", "normalized")
+    add("Mul", "normalized unit", "fixed_point")
+    add("Add", "fixed_point half", "fixed_point_moved")
+    add("Cast", "fixed_point_moved", "coefficients", to=INT32)
+    add("Unsqueeze", "coefficients resize.axis", "as_row")
+    add("Div", "as_row resize.places", "shifted")
+    add("Mod", "shifted resize.base", "wide_digits")
+    add("Cast", "wide_digits", "digits", to=UINT8)
+    # The old pixels of every tap; those past the image, whose weight is 0, are its last.
+    add("Sub", "before resize.one", "last_pixel")
+    add("Min", "taps last_pixel", "existing_taps")
+    add("Gather", f"{before} existing_taps", "seen", axis=0)
+    add("MatMulInteger", "digits seen", "sums_of_digits")
+    add("Mul", "sums_of_digits resize.places", "parts")
+    add("ReduceSum", "parts resize.axis", "levels_exact", keepdims=0)
+    add("Add", "levels_exact resize.half_unit", "levels_moved")
+    add("Div", "levels_moved resize.unit", "levels")
+    add("Min", "levels resize.white", "levels_clipped")
+    add("Cast", "levels_clipped", after, to=UINT8)
+    return nodes
 
 
 def with_metadata(model: Any, settings: ExportedSettings) -> bytes:
@@ -189,8 +309,8 @@ def check_exported(path: str | Path, content: bytes) -> ExportedFile:
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         if metadata.get("format") != FORMAT:
             raise ValueError("its metadata do not say that it is one")
-        _check_structure(onnx, model)
-        _check_sizes(onnx, model)
+        n_first = _check_structure(onnx, model)
+        _check_sizes(onnx, model, n_first)
         if metadata.get("digest") != digest_of(model):
             raise ValueError("it is damaged: its contents do not match their checksum")
         settings = ExportedSettings.model_validate_json(metadata.get("settings", ""))
@@ -224,8 +344,11 @@ def import_onnx() -> Any:
     return onnx
 
 
-def _check_structure(onnx: Any, model: Any) -> None:
-    """Refuse whatever `onnx_graph` does not write: what it does is known, the rest may be bad."""
+def _check_structure(onnx: Any, model: Any) -> int:
+    """Refuse whatever `onnx_graph` does not write: what it does is known, the rest may be bad.
+
+    Returns how many nodes resize the photograph.
+    """
     graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer:
         raise ValueError("it holds functions, training or sparse tensors")
@@ -233,16 +356,19 @@ def _check_structure(onnx: Any, model: Any) -> None:
         raise ValueError(f"it is not of operator set {OPSET} alone")
     if len(graph.node) > MOST_NODES:
         raise ValueError(f"it has more than {MOST_NODES} nodes")
-    for node in graph.node:
+    for tensor in graph.initializer:
+        _check_tensor(onnx, tensor)
+    n_first = _check_resizing(onnx, graph)
+    for node in graph.node[n_first:]:
         if node.domain or node.op_type not in OPERATORS:
             raise ValueError(f"operator {node.domain[:40]!r} {node.op_type[:40]!r}")
         for attribute in node.attribute:
             _check_attribute(onnx, attribute)
-    for tensor in graph.initializer:
-        _check_tensor(onnx, tensor)
+    _check_photograph_is_used_once(graph, n_first)
     names = [value.name for value in graph.input], [value.name for value in graph.output]
     if names != ([IMAGE], list(OUTPUTS)):
         raise ValueError("its inputs and outputs are others")
+    return n_first
 
 
 def _check_attribute(onnx: Any, attribute: Any) -> None:
@@ -272,12 +398,11 @@ def _check_tensor(onnx: Any, tensor: Any) -> None:
         raise ValueError(f"tensor {tensor.name[:40]!r} does not hold what its shape says")
 
 
-def _check_sizes(onnx: Any, model: Any) -> None:
+def _check_sizes(onnx: Any, model: Any, n_first: int) -> None:
     """The sides of every tensor that is computed are known, and small enough.
 
     Only the photograph itself has any size, until it is resized.
     """
-    n_first = _check_resizing(onnx, model.graph)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     known = {value.name: value.type.tensor_type for value in inferred.value_info}
     known |= {value.name: value.type.tensor_type for value in inferred.output}
@@ -287,24 +412,29 @@ def _check_sizes(onnx: Any, model: Any) -> None:
 
 
 def _check_resizing(onnx: Any, graph: Any) -> int:
-    """The graph begins by bringing the photograph to one size, up to `LARGEST_SIDE`.
+    """The graph begins with `resizing`, node for node, up to `LARGEST_SIDE`.
 
-    Returns how many nodes that takes; no other node sees the photograph.
+    Returns how many nodes that takes.
     """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     if len(tensors) < len(graph.initializer) or "input_sizes" not in tensors:
         raise ValueError("its tensors have no names of their own")
-    sides = list(tensors["input_sizes"].int64_data)[2:]
+    sides = list(tensors["input_sizes"].int64_data)[1:3]
     if len(sides) != 2 or not all(1 <= side <= LARGEST_SIDE for side in sides):
         raise ValueError("it does not say to which size it brings images")
-    nodes, sizes = resizing(onnx, (sides[0], sides[1]))
+    nodes, constants = resizing(onnx, (sides[0], sides[1]))
     begins_so = list(graph.node[: len(nodes)]) == nodes
-    if not begins_so or any(tensors.get(size.name) != size for size in sizes):
+    if not begins_so or any(tensors.get(constant.name) != constant for constant in constants):
         raise ValueError("it does not begin by resizing the image")
-    of_the_photograph = {IMAGE, *(name for node in nodes[:-2] for name in node.output)}
-    if any(of_the_photograph & set(node.input) for node in graph.node[len(nodes) :]):
-        raise ValueError("it computes on the image before it is resized")
     return len(nodes)
+
+
+def _check_photograph_is_used_once(graph: Any, n_first: int) -> None:
+    """No node behind the first sees the photograph or what they computed, but for `PIXELS`."""
+    first = [name for node in graph.node[: n_first - 1] for name in node.output]
+    of_the_photograph = {IMAGE, *first}
+    if any(of_the_photograph & set(node.input) for node in graph.node[n_first:]):
+        raise ValueError("it computes on the image before it is resized")
 
 
 def _check_value(name: str, kind: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from pydantic import Field
 from sklearn.utils.validation import check_is_fitted
 
@@ -42,10 +43,14 @@ from patchcore_helpers.core.engines import device_beside
 from patchcore_helpers.core.export import TOLERANCE, Agreement, export_checked
 from patchcore_helpers.core.extractor import Extractor, as_size
 from patchcore_helpers.core.feature_cache import FeatureCache
+from patchcore_helpers.core.image_memory import ImageMemory
+from patchcore_helpers.core.known_images import KnownImages
 from patchcore_helpers.core.onnx_file import ExportedSettings
 from patchcore_helpers.core.onnx_graph import GraphParts
+from patchcore_helpers.core.region_of_interest import RegionOfInterest
 from patchcore_helpers.core.validation import as_patch_matrix, check_choice, check_real
 from patchcore_helpers.errors import InputError
+from patchcore_helpers.files import sha256
 
 Vectors = TypeVar("Vectors", np.ndarray, torch.Tensor)
 
@@ -65,6 +70,7 @@ NEED_A_FIT = (
     "neighborhood",
     "metric",
     "index",
+    "roi",
 )
 
 
@@ -86,6 +92,9 @@ class PatchCore(Detector):
     coreset_ratio, sampler, projection, metric, index : see `MemoryBank`
     n_neighbors : int
         A patch score is the mean distance to the n_neighbors nearest rows of the memory bank.
+    roi : path, bool array of shape (height, width), or None
+        The region of interest, at the images' own size, which they must share: True, or in a file
+        any color but black, is inside. See `patchcore_helpers.core.region_of_interest`.
     image_score : "max", "mean", "top1_percent" or "reweighted"
         How patch scores become an image score; "reweighted" is Eq. 7 of the paper.
     sigma : float, pixels
@@ -99,9 +108,14 @@ class PatchCore(Detector):
     ----------
     bank_ : MemoryBank
     extractor_ : Extractor
+    taught_ : KnownImages or None
+        The images in the memory bank, in the order of `fit` and `teach`. None where a file of an
+        earlier version did not say.
     grid_ : (rows, columns)
-        Patches in an image; set by `fit`.
+        Patches in an image; missing where `taught_` is None.
     threshold_ : float
+        Set by `calibrate`.
+    calibration_ : Calibration
         Set by `calibrate`.
 
     Notes
@@ -148,6 +162,7 @@ class PatchCore(Detector):
         engine: str = "auto",
         device: str = "auto",
         batch_size: int = 16,
+        roi: str | Path | np.ndarray | None = None,
         cache: bool | str | Path | FeatureCache | None = None,
         random_state: int = 0,
         progress: bool = False,
@@ -170,6 +185,7 @@ class PatchCore(Detector):
         self.engine = engine
         self.device = device
         self.batch_size = batch_size
+        self.roi = roi
         self.cache = cache
         self.random_state = random_state
         self.progress = progress
@@ -183,12 +199,15 @@ class PatchCore(Detector):
         y : ignored
         """
         self._check_settings()
+        images = as_image_list(images)
         extractor = self.new_extractor()
         patches = extractor.extract(images, self._label("memory bank"))
-        vectors = as_patch_matrix(as_rows(patches), f"features of {self.backbone}")
+        inside = as_rows(extractor.inside(patches))
+        vectors = as_patch_matrix(inside, f"features of {self.backbone}")
         bank = self.new_bank().fit(vectors)
         self._remember(extractor, bank)
-        self.grid_ = patches.shape[1:3]
+        self.grid_ = grid_of(patches)
+        self.taught_: KnownImages | None = KnownImages.of(images)
         return self
 
     def teach(self, images: Sequence[Any]) -> Self:
@@ -206,8 +225,26 @@ class PatchCore(Detector):
         check_is_fitted(self, "bank_")
         self._check_settings()
         self._refuse_changed_settings()
-        patches = self.extractor_.extract(as_image_list(images), self._label("memory bank"))
-        self.bank_.extend(as_patch_matrix(as_rows(patches), f"features of {self.backbone}"))
+        images = as_image_list(images)
+        patches = self.extractor_.extract(images, self._label("memory bank"))
+        inside = as_rows(self.extractor_.inside(patches))
+        self.bank_.extend(as_patch_matrix(inside, f"features of {self.backbone}"))
+        if self.taught_ is not None:
+            self.taught_ = self.taught_.joined(KnownImages.of(images))
+        self._forget_threshold()
+        return self
+
+    def forget(self, rows: ArrayLike) -> Self:
+        """Remove rows from the memory bank; the threshold, which belongs to all, is forgotten.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Rows of `bank_.vectors_`; see `MemoryBank.remove`.
+        """
+        check_is_fitted(self, "bank_")
+        self._refuse_changed_settings()
+        self.bank_.remove(rows)
         self._forget_threshold()
         return self
 
@@ -232,21 +269,55 @@ class PatchCore(Detector):
 
     def _score_batch(self, patches: torch.Tensor) -> AnomalyResult:
         """Patch scores and image scores from patch vectors (images, rows, columns, channels)."""
-        vectors = as_rows(patches)
+        vectors = as_rows(self.extractor_.inside(patches))
         distances, nearest = self.bank_.nearest(vectors, self.n_neighbors)
-        patch_scores = distances.mean(1).reshape(patches.shape[:3])
+        per_image = distances.mean(1).reshape(len(patches), -1)
+        patch_scores = self._on_grid(per_image, grid_of(patches))
         if self.image_score != "reweighted":
-            return AnomalyResult(image_scores(patch_scores, self.image_score), patch_scores)
-        per_image = patch_scores.reshape(len(patches), -1)
+            scores = image_scores(per_image[:, None], self.image_score)
+            return AnomalyResult(scores, patch_scores)
         images = np.arange(len(patches))
         worst = images * per_image.shape[1] + per_image.argmax(1)  # rows of `vectors`
         factor = self.bank_.reweighting(vectors[worst], nearest[worst, 0])
         return AnomalyResult(per_image.max(1) * factor, patch_scores)
 
+    def _on_grid(self, values: np.ndarray, grid: tuple[int, int], outside: float = 0) -> np.ndarray:
+        """Values of the patches inside, (n, patches), on the grid of all: (n, rows, columns)."""
+        region = self.extractor_.region
+        if region is None:
+            return values.reshape(len(values), *grid)
+        on_grid = np.full((len(values), *grid), outside, values.dtype)
+        on_grid[:, region.cells(grid)] = values
+        return on_grid
+
     def to_maps(self, result: AnomalyResult) -> np.ndarray:
-        """Anomaly maps at image size, float32 array of shape (n, height, width)."""
+        """Anomaly maps at image size, float32 array of shape (n, height, width).
+
+        0 outside the region of interest. Inside, near its border, smoothing mixes these zeros in.
+        """
         device = device_beside(self.engine, self.device)
-        return smooth_maps(result.patch_scores, as_size(self.image_size), self.sigma, device)
+        maps = smooth_maps(result.patch_scores, self.metric_size, self.sigma, device)
+        pixels = self.inspected_pixels()
+        if pixels is not None:
+            maps[:, ~pixels] = 0
+        return maps
+
+    def inspected_pixels(self) -> np.ndarray | None:
+        """The region of interest at the size of the maps, bool (height, width); None for all."""
+        region = RegionOfInterest.of(self.roi)
+        return None if region is None else region.pixels(self.metric_size)
+
+    def inspected_patches(self) -> np.ndarray:
+        """Which patches are inside the region of interest, bool array of shape (rows, columns)."""
+        check_is_fitted(self, "bank_")
+        region = self.extractor_.region
+        return np.ones(self.grid_, bool) if region is None else region.cells(self.grid_)
+
+    @property
+    def required_size(self) -> tuple[int, int] | None:
+        """The (height, width) that every image must have, pixels; None if any will do."""
+        region = self.extractor_.region
+        return None if region is None else region.size
 
     def new_extractor(self) -> Extractor:
         """An extractor with these settings; it loads the backbone."""
@@ -260,6 +331,7 @@ class PatchCore(Detector):
             device=self.device,
             batch_size=self.batch_size,
             cache=FeatureCache.of(self.cache),
+            region=RegionOfInterest.of(self.roi),
         )
 
     def new_bank(self) -> MemoryBank:
@@ -286,14 +358,17 @@ class PatchCore(Detector):
         Returns
         -------
         int array of shape (k, 3)
+            `taught_.names` says what an image is called.
         """
         check_is_fitted(self, "bank_")
         if self.bank_.coreset_ is None:
-            raise InputError("a loaded memory bank does not know its images; fit it again")
+            raise InputError(
+                "this memory bank comes from a file that does not know its images; fit it again"
+            )
         patch_numbers = self.bank_.coreset_.indices[np.asarray(rows)]
-        n_rows, n_columns = self.grid_
-        image, patch = np.divmod(patch_numbers, n_rows * n_columns)
-        row, column = np.divmod(patch, n_columns)
+        inside = np.flatnonzero(self.inspected_patches())
+        image, number = np.divmod(patch_numbers, len(inside))
+        row, column = np.divmod(inside[number], self.grid_[1])
         return np.stack([image, row, column], axis=1)
 
     @property
@@ -317,16 +392,17 @@ class PatchCore(Detector):
         self.new_bank().check_settings()
         check_real(self.sigma, "sigma", 0, what="pixels")
         check_choice(self.image_score, "image_score", IMAGE_SCORES)
+        RegionOfInterest.of(self.roi)
 
     def _refuse_changed_settings(self) -> None:
         for name, value in self.fitted_with_.items():
-            if repr(getattr(self, name)) != value:
+            if as_text(getattr(self, name)) != value:
                 raise InputError(f"{name}: changed since the memory bank was made; fit it again")
 
     def _remember(self, extractor: Extractor, bank: MemoryBank) -> None:
         self.extractor_ = extractor
         self.bank_ = bank
-        self.fitted_with_ = {name: repr(getattr(self, name)) for name in NEED_A_FIT}
+        self.fitted_with_ = {name: as_text(getattr(self, name)) for name in NEED_A_FIT}
         self._forget_threshold()
 
     def save(self, path: str | Path) -> None:
@@ -334,23 +410,38 @@ class PatchCore(Detector):
 
         See `MemoryBank.save` for what an approximate index stores; with image_score="reweighted"
         the vectors are always kept. The file says which weights and versions it was made with, but
-        not where a weights file was. Not saved, because they belong to a machine: engine, device,
-        cache and progress.
+        not where a weights file was. It holds the names of images and the scores of the calibration
+        images, but no image. Not saved, because they belong to a machine: engine, device, cache and
+        progress.
         """
         check_is_fitted(self, "bank_")
+        tensors = self.bank_.tensors(with_vectors=self.image_score == "reweighted")
+        images = ""
+        if self.taught_ is not None:
+            calibration = getattr(self, "calibration_", None)
+            region = self.extractor_.region
+            roi = None if region is None else region.inside
+            memory = ImageMemory(self.taught_, self.grid_, calibration, roi)
+            tensors |= memory.arrays()
+            images = memory.settings()
         write_bank_file(
             path,
-            self.bank_.tensors(with_vectors=self.image_score == "reweighted"),
+            tensors,
             self.bank_.settings(),
             self.bank_.n_vectors_,
             PatchCoreSettings.of(self._file_settings()).model_dump_json(),
+            images,
         )
 
     def nearest_rows(self, images: Sequence[Any]) -> np.ndarray:
-        """For each patch the nearest row of the memory bank, int64 (n, rows, columns)."""
+        """For each patch the nearest row of the memory bank, int64 (n, rows, columns).
+
+        -1 outside the region of interest.
+        """
         check_is_fitted(self, "bank_")
         patches = self.extractor_.extract(as_image_list(images))
-        return self.bank_.nearest(as_rows(patches), 1)[1].reshape(patches.shape[:3])
+        rows = self.bank_.nearest(as_rows(self.extractor_.inside(patches)), 1)[1]
+        return self._on_grid(rows.reshape(len(patches), -1), grid_of(patches), outside=-1)
 
     def export(
         self,
@@ -386,6 +477,11 @@ class PatchCore(Detector):
         check_is_fitted(self, "bank_")
         self._check_settings()
         self._refuse_changed_settings()
+        if self.roi is not None:
+            raise InputError(
+                "roi: an exported graph has no region of interest; use the memory bank itself: "
+                "patchcore-course predict BANK"
+            )
         parts = GraphParts(
             task=self.extractor_.task(),
             bank=self.bank_,
@@ -473,7 +569,9 @@ class PatchCore(Detector):
         with refusing_damaged(path):
             settings = PatchCoreSettings.model_validate_json(file.detector)
             arguments = settings.constructor_arguments() | file.settings.parameters()
-            model = cls(**arguments, engine=engine, device=device)
+            memory = ImageMemory.of_file(file)
+            roi = None if memory is None else memory.roi
+            model = cls(**arguments, roi=roi, engine=engine, device=device)
             model._check_settings()
         if weights is None and settings.weights == CUSTOM_WEIGHTS:
             raise InputError(
@@ -494,10 +592,24 @@ class PatchCore(Detector):
                 file.n_vectors,
                 device=device_beside(engine, device),
             )
-        model._remember(extractor, bank)
+            model._remember(extractor, bank)
+            model._recall(memory)
         if settings.threshold is not None:
             model.threshold_ = settings.threshold
         return model
+
+    def _recall(self, memory: ImageMemory | None) -> None:
+        """Take over what a file remembers of its images; refused if it cannot be of this bank."""
+        self.taught_ = None
+        if memory is None:
+            return
+        self.grid_ = memory.grid
+        n_images = len(memory.taught)
+        if n_images * np.count_nonzero(self.inspected_patches()) != self.bank_.n_vectors_:
+            raise ValueError(f"{self.bank_.n_vectors_} vectors are not of {n_images} images")
+        self.taught_ = memory.taught
+        if memory.calibration is not None:
+            self.calibration_ = memory.calibration
 
     def _refuse_other_weights(self, expected: str) -> None:
         """Compare the weights' hash before a network is built from them."""
@@ -542,6 +654,19 @@ class PatchCoreSettings(Settings):
 def as_rows(patches: Vectors) -> Vectors:
     """Patch vectors one below the other: (n, channels) from (images, rows, columns, channels)."""
     return patches.reshape(-1, patches.shape[-1])
+
+
+def grid_of(patches: np.ndarray | torch.Tensor) -> tuple[int, int]:
+    """(rows, columns) of patch vectors (images, rows, columns, channels)."""
+    _, n_rows, n_columns, _ = patches.shape
+    return n_rows, n_columns
+
+
+def as_text(setting: Any) -> str:
+    """A setting as text that another value does not have."""
+    if isinstance(setting, np.ndarray):
+        return sha256(str((setting.shape, setting.dtype)), setting.tobytes())
+    return repr(setting)
 
 
 def installed_versions() -> dict[str, str]:

@@ -88,3 +88,29 @@ def anomalous_regions(
             )
         )
     return sorted(regions, key=lambda region: -region.peak)
+
+
+def strongest_region(patch_scores: ArrayLike, growth: float = GROWTH) -> np.ndarray:
+    """The patches around the highest score of an image, whether it alarms or not.
+
+    Parameters
+    ----------
+    patch_scores : array of float, shape (rows, columns)
+        Not negative.
+    growth : float in (0, 1]
+        Touching patches above `growth` times the highest score belong to the region.
+
+    Returns
+    -------
+    bool array of shape (rows, columns)
+
+    Examples
+    --------
+    >>> strongest_region([[9.5, 0, 10], [0, 0, 9.5]]).astype(int)
+    array([[0, 0, 1],
+           [0, 0, 1]])
+    """
+    grid = np.asarray(patch_scores, dtype=float)
+    highest = np.unravel_index(grid.argmax(), grid.shape)
+    labels, _ = ndimage.label(grid >= growth * grid[highest], structure=TOUCHING)
+    return labels == labels[highest]

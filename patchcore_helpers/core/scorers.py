@@ -32,6 +32,7 @@ from patchcore_helpers.core.detector import (
 from patchcore_helpers.core.distances import as_tensor
 from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
+from patchcore_helpers.core.region_of_interest import refuse_region
 from patchcore_helpers.core.turned import with_turned_copies
 from patchcore_helpers.core.validation import check_integer, check_real
 from patchcore_helpers.errors import InputError
@@ -379,6 +380,7 @@ class ComposedPatchCore(Detector):
 
     def fit(self, images: Sequence[Any], y: Any = None) -> Self:
         """Fit the scorer on the patch vectors of normal images."""
+        refuse_region(self.model.roi, "a recipe")
         if self.model.image_score == "reweighted":
             raise InputError("image_score='reweighted': only PatchCore itself has it; choose max")
         scorer = BankScorer(self.model.new_bank()) if self.scorer is None else self.scorer

@@ -38,6 +38,7 @@ from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.items import read_item
 from patchcore_helpers.core.metrics import image_auroc
 from patchcore_helpers.core.patchcore import PatchCore, as_rows
+from patchcore_helpers.core.region_of_interest import refuse_region
 from patchcore_helpers.core.validation import check_choice
 from patchcore_helpers.data.category import Category
 from patchcore_helpers.data.tiling import fabric_extent, manifest, offsets, tile
@@ -209,6 +210,7 @@ class StripPatchCore(Detector):
         self._check_settings()
         strips = as_image_list(images)
         self.settings_ = PatchCore(**STRIP_SETTINGS) if self.model is None else clone(self.model)
+        refuse_region(self.settings_.roi, "strips of fabric")
         self.extractor_ = self._new_extractor()
         normal = []
         for strip in tqdm(strips, "memory bank", unit="strip", disable=not self.settings_.progress):

@@ -11,12 +11,12 @@ from pathlib import Path
 from patchcore_helpers.data.aitex import load_aitex
 from patchcore_helpers.data.category import Category
 from patchcore_helpers.data.credits import PREPARED
-from patchcore_helpers.data.elpv import load_elpv
+from patchcore_helpers.data.elpv import ELPV_NAMES, SPLITS, load_elpv, load_elpv_apart
 from patchcore_helpers.data.folder import load_folder
 from patchcore_helpers.data.synthetic import RENDERED
 from patchcore_helpers.data.visa import load_visa
 from patchcore_helpers.errors import InputError
-from patchcore_helpers.validation import check_seed
+from patchcore_helpers.validation import check_choice, check_seed
 
 # The built-in categories, which need no downloaded files, by name. The function that loads one is
 # called with the name and the seed.
@@ -65,7 +65,12 @@ def category_names() -> list[str]:
 
 
 def load_category(
-    name: str | Path, *, data_dir: str | Path = "data", seed: int = 0, good: str | None = None
+    name: str | Path,
+    *,
+    data_dir: str | Path = "data",
+    seed: int = 0,
+    good: str | None = None,
+    split: str = "random",
 ) -> Category:
     """Find a category by name or folder.
 
@@ -82,11 +87,12 @@ def load_category(
     seed : int, from 0
         Seed of the split, for data sets that come without one (ELPV, AITEX, folders with good and
         bad images side by side), and of rendered images. Such a random split has images of one
-        group, such as one solar module, on both sides, which flatters every result:
-        `patchcore_helpers.data.elpv.load_elpv_folds` keeps groups apart.
+        group, such as one solar module, on both sides, which flatters every result: see `split`.
     good : str, optional
         The sub-folder of the normal images if `name` is a folder, or "." for those directly in it;
         ``folder::good`` as the name means the same.
+    split : "random" or "stretch"
+        How ELPV is split, see `load_elpv` and `load_elpv_apart`. All other data sets have one way.
 
     Returns
     -------
@@ -105,11 +111,14 @@ def load_category(
     (200, 200, 313)
     """
     check_seed(seed, "seed")
+    check_choice(split, "split", SPLITS)
     name = str(name)
     data_dir = Path(data_dir)
     if good is None:
         name, good = _parse_name(name)
     if not good:
+        if name in ELPV_NAMES and split == "stretch":
+            return load_elpv_apart(name, seed)
         if name in CATALOG:
             return CATALOG[name](name, seed)
         dataset, _, category = name.partition("/")

@@ -19,10 +19,11 @@ from patchcore_helpers.files import package_folder
 from patchcore_helpers.validation import check_seed
 
 ELPV_NAMES = ("elpv/mono", "elpv/poly")
+SPLITS = ("stretch", "random")  # whether whole stretches are kept for the test
 N_TRAIN = 200
 N_GOOD_TEST = 200
 N_CALIBRATION = 100  # of a fold
-N_STRETCHES = 10  # of the random split
+N_STRETCHES = 10  # of the splits into one category
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,66 @@ def load_elpv(name: str, seed: int) -> Category:
     InputError
         If the `elpv-dataset` package is not installed.
     """
-    table = elpv_table()
-    table = table[table["type"] == name.split("/")[1]]
+    table = _table_of(name)
     cells = _usable_cells(table, N_STRETCHES)
     normal: list[LabeledImage] = [cell for cell in cells if cell.label == 0]
     train, good, calibration = split(normal, N_TRAIN, N_GOOD_TEST, seed=seed, in_order=False)
     defective = [cell for cell in cells if cell.label == 1]
     test = [*good, *defective]
     return Category(name, train, test, calibration, _count_unsure(table), ELPV_LICENSE)
+
+
+def load_elpv_apart(name: str, seed: int) -> Category:
+    """Split ELPV once, so that no stretch of files is both in the bank and in the test.
+
+    All usable cells of the type, in the order of their files, are cut into ten stretches of equal
+    length. All cells of every other one, from the second on, are the test. Of the normal cells of
+    the first, the third and so on, in a seeded shuffle, 200 are training images, the rest
+    calibration images. Where `load_elpv_folds` takes a bank for every fold, this takes one.
+
+    Parameters
+    ----------
+    name : str
+        "elpv/mono" or "elpv/poly".
+    seed : int, from 0
+        Seed of the choice of the training images; the stretches do not depend on it.
+
+    Returns
+    -------
+    Category
+        The samples are `CellSample`; their groups are the ten stretches. ``left_out`` counts the
+        cells of probability 1/3 and 2/3, and the defective cells of the bank's stretches.
+
+    Raises
+    ------
+    InputError
+        If `name` is not a type of ELPV; if the `elpv-dataset` package is not installed.
+
+    Examples
+    --------
+    >>> apart = load_elpv_apart("elpv/mono", seed=0)
+    >>> {cell.group for cell in apart.train}, {cell.group for cell in apart.test}
+    ({0, 2, 4, 6, 8}, {1, 3, 5, 7, 9})
+    """
+    table = _table_of(name)
+    cells = _usable_cells(table, N_STRETCHES)
+    learned = [cell for cell in cells if cell.group % 2 == 0]
+    test: list[LabeledImage] = [cell for cell in cells if cell.group % 2 == 1]
+    normal: list[LabeledImage] = [cell for cell in learned if cell.label == 0]
+    train, calibration = split(normal, N_TRAIN, seed=seed, in_order=False)
+    left_out = {
+        **_count_unsure(table),
+        "defective, of the bank's stretches": len(learned) - len(normal),
+    }
+    return Category(name, train, test, calibration, left_out, ELPV_LICENSE)
+
+
+def _table_of(name: str) -> pd.DataFrame:
+    """The rows of `elpv_table` of one type of cells."""
+    if name not in ELPV_NAMES:
+        raise InputError(f"{name}: has no stretches of files; choose {' or '.join(ELPV_NAMES)}")
+    table = elpv_table()
+    return table[table["type"] == name.split("/")[1]]
 
 
 def load_elpv_folds(name: str, n_folds: int = 5, seed: int = 0) -> list[Category]:
@@ -136,13 +189,10 @@ def load_elpv_folds(name: str, n_folds: int = 5, seed: int = 0) -> list[Category
     >>> sorted({cell.group for cell in folds[3].train})
     [0, 1, 2, 4]
     """
-    if name not in ELPV_NAMES:
-        raise InputError(f"{name}: has no stretches of files; choose {' or '.join(ELPV_NAMES)}")
     if not isinstance(n_folds, (int, np.integer)) or n_folds < 2:
         raise InputError(f"n_folds={n_folds!r}: give a whole number from 2")
     check_seed(seed, "seed")
-    table = elpv_table()
-    table = table[table["type"] == name.split("/")[1]]
+    table = _table_of(name)
     cells = _usable_cells(table, n_folds)
     unsure = _count_unsure(table)
     return [_fold(name, cells, stretch, unsure, seed) for stretch in range(n_folds)]

@@ -212,6 +212,39 @@ def read_mask(
             f"{path}: mask is {mask.width}x{mask.height} but its image is "
             f"{image_size[0]}x{image_size[1]}; masks must have their image's size"
         )
+    return _is_above_0(mask)
+
+
+def read_region(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
+    """Read a drawn region: black outside, another color inside.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+        Whether any color channel (not alpha) is above 0.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or has more than two colors: it is a photograph, say, or a mask
+        whose edges JPEG has blurred.
+    """
+    image = _load(path)
+    values = image if _has_wide_pixels(image) else image.convert("RGB")
+    if len(np.unique(np.asarray(values).reshape(image.width * image.height, -1), axis=0)) > 2:
+        raise InputError(
+            f"{path}: has more than two colors; draw the region in white on black, and save it as "
+            "png"
+        )
+    return _is_above_0(image)
+
+
+def _is_above_0(mask: Image.Image) -> NDArray[np.bool_]:
+    """Whether any color channel of a pixel is above 0."""
     if _has_wide_pixels(mask):
         return np.asarray(mask) > 0
     pixels = np.asarray(mask.convert("RGB"))

@@ -13,6 +13,7 @@ from patchcore_helpers.core.extractor import Extractor
 from patchcore_helpers.core.feature_cache import FeatureCache
 from patchcore_helpers.data.catalog import load_category
 from patchcore_helpers.data.category import Category
+from patchcore_helpers.data.elpv import SPLITS
 from patchcore_helpers.errors import InputError
 from patchcore_helpers.experiments.grid import Skipped, Task
 from patchcore_helpers.validation import check_choice
@@ -37,6 +38,9 @@ class ImageSettings:
     device : "auto", "cpu", "cuda" or "mps"
         Where torch runs the network; in experiment 1 it also chooses the coresets and searches
         there. Experiments 2 and 3 compare methods on the processor.
+    split : "stretch" or "random"
+        How the cells of ELPV are split: "stretch" keeps whole stretches of files for the test, see
+        `patchcore_helpers.data.elpv`. Other categories have a split of their own.
     """
 
     data_dir: str = "data"
@@ -46,9 +50,11 @@ class ImageSettings:
     use_cache: bool = True
     engine: str = "auto"
     device: str = "auto"
+    split: str = "stretch"
 
     def __post_init__(self) -> None:
         check_choice(self.engine, "engine", ENGINES)
+        check_choice(self.split, "split", SPLITS)
         device_beside(self.engine, self.device)  # refuses a device that is not here
 
     @classmethod
@@ -104,7 +110,7 @@ def require_weights(backbone: str) -> None:
 
 def load_images(settings: ImageSettings, category: str) -> Category:
     """The images of a category that these settings ask for."""
-    images = load_category(category, data_dir=settings.data_dir)
+    images = load_category(category, data_dir=settings.data_dir, split=settings.split)
     return images.limit(settings.max_train, settings.max_test)
 
 

@@ -42,7 +42,6 @@ from patchcore_helpers.experiments import common, statistics
 from patchcore_helpers.experiments.common import ImageSettings, flatten, require_weights
 from patchcore_helpers.experiments.grid import Outcome, Row, Skipped, Task
 from patchcore_helpers.experiments.statistics import collect_scores, completed, paired_scores
-from patchcore_helpers.validation import check_choice
 
 # fmt: off
 COLUMNS = [
@@ -54,7 +53,6 @@ COLUMNS = [
 TIMINGS = ["inference_time_ms", "fit_seconds"]
 SCORES = ("mean", "max")
 KNOWN = ("labels", "groups")  # what is known of a test image, whoever scores it
-SPLITS = ("stretch", "random")  # of ELPV
 OWN_SPLIT = "own"  # of every other data set
 TIMED_IMAGES = 5
 FOLD_WEIGHTS = "pairs"  # a stretch with nine defective cells must not count as much as one with 165
@@ -104,12 +102,7 @@ class Settings(ImageSettings):
 
     coreset_ratio: float = 0.05
     n_neighbors: int = 5
-    split: str = "stretch"
     n_folds: int = 5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self.split, "split", SPLITS)
 
 
 def auroc_label(auroc: float) -> str:

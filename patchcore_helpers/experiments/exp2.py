@@ -64,7 +64,6 @@ PROBE_PATCHES = 10_000  # the coverage radius is measured on about this many tra
 RING = 1  # patches: how far the zeros beyond the border reach into the grid
 WHOLE, INSIDE = "all patches", "without the ring"  # where the worst patch of an image is looked for
 SCORED = (WHOLE, INSIDE)
-SPLITS = ("stretch", "random")
 WEIGHTLESS = ("v1_random", "k_center")  # their banks show what variance is worth: it had no say
 
 
@@ -142,12 +141,10 @@ class Settings(ImageSettings):
     backbone: str = "efficientnet_lite0"
     methods: Sequence[str] = ("v1_random", "k_center", "v2_variance", "v2_literal")
     ratios: Sequence[float] = (0.005, 0.01, 0.05)
-    split: str = "stretch"
     n_folds: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self.split, "split", SPLITS)
         for method in self.methods:
             check_choice(method, "methods", tuple(METHODS))
 

@@ -60,7 +60,7 @@ def test_saved_and_loaded(index, metric, tmp_path):
     np.testing.assert_array_equal(loaded.distances(QUERIES), bank.distances(QUERIES))
     assert (len(loaded), loaded.n_vectors_) == (300, 600)
     assert {**loaded.get_params(), "progress": False} == bank.get_params()
-    assert loaded.coreset_ is None
+    np.testing.assert_array_equal(loaded.coreset_.indices, bank.coreset_.indices)
 
 
 def test_the_bank_of_a_saved_detector(photos, tmp_path):
@@ -131,3 +131,31 @@ def test_bad_vectors(bank):
             MemoryBank().fit(vectors)
     with pytest.raises(InputError, match="3 channels, but the memory bank has 20"):
         bank.distances(np.zeros((2, 3)))
+
+
+def test_rows_are_removed():
+    bank = MemoryBank(coreset_ratio=0.1).fit(VECTORS)
+    before, chosen = bank.vectors_, bank.coreset_.indices
+    bank.remove([3, 0, 3])
+    stays = np.delete(np.arange(60), [0, 3])
+    np.testing.assert_array_equal(bank.vectors_, before[stays])
+    np.testing.assert_array_equal(bank.coreset_.indices, chosen[stays])
+    expected = euclidean_distances(QUERIES, before[stays]).min(1)
+    np.testing.assert_allclose(bank.distances(QUERIES), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [[60], [-1], range(60), [0.5]])
+def test_rows_that_cannot_be_removed(rows):
+    with pytest.raises(InputError, match="rows"):
+        MemoryBank(coreset_ratio=0.1).fit(VECTORS).remove(rows)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_distances_without_the_nearest_group(metric):
+    bank = MemoryBank(coreset_ratio=0.2, metric=metric).fit(VECTORS)
+    groups = np.random.default_rng(0).integers(0, 3, len(bank))
+    oracle = euclidean_distances if metric == "l2" else cosine_distances
+    table = oracle(QUERIES, bank.vectors_)
+    expected = [row[groups != groups[row.argmin()]].min() for row in table]
+    np.testing.assert_allclose(bank.second_distances(QUERIES, groups), expected, rtol=1e-4)
+    assert np.isinf(bank.second_distances(QUERIES, np.zeros(len(bank), int))).all()

@@ -1,21 +1,29 @@
 """Memory banks on disk that are damaged or hostile: refused in one line, soon, in little memory."""
 
+import io
 import json
 import math
+import pickle
 import struct
+import subprocess
+import sys
+import time
 import tracemalloc
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bank_files import BankParts, header_and_data, pack, read_parts
+from helpers.bank_files import BankParts, header_and_data, pack, read_parts, without_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchcore_helpers import InputError, PatchCore
 from patchcore_helpers.core import backbones, patchcore
-from patchcore_helpers.core.bank_file import read_bank_file
+from patchcore_helpers.core.bank_file import LARGEST_FILE, read_bank_file
 
 MOST_MEMORY = 20e6  # bytes that a refusal may take
+SOON = 2  # seconds of processor time that it may take
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +42,15 @@ def refused(tmp_path):
         path.write_bytes(content)
         if traced:
             tracemalloc.start()
+        begin = time.process_time()
         try:
             with pytest.raises(InputError, match=message) as caught:
                 PatchCore.load(path)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
+        if traced:  # without it, a network has been looked up
+            assert time.process_time() - begin < SOON
         line = str(caught.value)
         assert line.startswith(str(path)) and "\n" not in line and len(line) < 600
         assert peak < MOST_MEMORY
@@ -55,6 +66,16 @@ def tensor(**change):
 
     def apply(header, data):
         return {**header, "vectors": {**header["vectors"], **change}}, data
+
+    return apply
+
+
+def read_as(dtype, narrower):
+    """The same bytes, and so the same digest, as numbers of another type."""
+
+    def apply(header, data):
+        rows, columns = header["vectors"]["shape"]
+        return tensor(dtype=dtype, shape=[rows, columns * narrower])(header, data)
 
     return apply
 
@@ -83,6 +104,15 @@ def bank(**change):
 
 def detector(**change):
     return lambda parts: parts.detector.update(change)
+
+
+def images(**change):
+    return lambda parts: parts.images.update(change)
+
+
+def replaced(name, array):
+    """Put another array of this name among the arrays."""
+    return lambda tensors: tensors.update({name: array})
 
 
 def changed(saved, change):
@@ -126,6 +156,13 @@ HEADERS = {
     "a shape of truths": tensor(shape=[True, True]),
     "a dtype of another size": tensor(dtype="F64"),
     "an unknown dtype": tensor(dtype="object"),
+    "whole numbers of 32 bits": read_as("I32", 1),
+    "whole numbers of 32 bits without a sign": read_as("U32", 1),
+    "floats of 16 bits": read_as("F16", 2),
+    "bfloat16": read_as("BF16", 2),
+    "bytes": read_as("U8", 4),
+    "truths": read_as("BOOL", 4),
+    "floats of 8 bits": read_as("F8_E4M3", 4),
     "a tensor that is no entry": lambda h, d: ({**h, "vectors": 3}, d),
     "an unknown tensor": extra("other"),
     "a tensor of another index": extra("codes", "U8"),
@@ -138,7 +175,7 @@ HEADERS = {
 }
 TEXTS = {
     "another digest": metadata(digest="0" * 64),
-    "another format": metadata(format="patchcore-helpers memory bank 3"),
+    "another format": metadata(format="patchcore-helpers memory bank 4"),
     "no JSON about the bank": metadata(bank="x"),
     "no detector": metadata(detector=""),
     "an unknown entry": lambda parts: parts.bank.update(command="rm"),
@@ -182,6 +219,35 @@ TEXTS = {
     "versions of everything": detector(made_with={str(n): "1" for n in range(1000)}),
     "no such precision": detector(precision="auto"),
     "no hash": detector(weights_hash="../weights"),
+    "an unknown setting of the images": images(folder="/tmp/x"),
+    "a grid of a million": images(grid=[10**6, 1]),
+    "a grid of other images": images(grid=[1, 1]),
+    "a grid that is a number": images(grid=8),
+    "alarms without end": images(false_alarm_rate=1.0),
+    "a region of interest that is not there": images(roi_width=64),
+    "a region of interest of a million pixels a side": images(roi_width=10**6),
+    "no rate where there are scores": lambda parts: parts.images.pop("false_alarm_rate"),
+}
+TENSORS = {
+    "no names": lambda tensors: tensors.pop("image_names"),
+    "one name less": replaced("image_names", np.frombuffer(b"a\n" * 7, np.uint8)),
+    "one digest less": lambda tensors: tensors.update(image_digests=tensors["image_digests"][1:]),
+    "names without an end": replaced("image_names", np.frombuffer(b"a\n" * 7 + b"a", np.uint8)),
+    "names that are no text": replaced("image_names", np.frombuffer(b"\xff\n" * 8, np.uint8)),
+    "names with control characters": replaced(
+        "image_names", np.frombuffer(b"\x1b[2J\n" * 8, np.uint8)
+    ),
+    "a name of many letters": replaced(
+        "image_names", np.frombuffer(b"a" * 10**5 + b"\n" * 8, np.uint8)
+    ),
+    "a score less": lambda tensors: tensors.update(
+        calibration_scores=tensors["calibration_scores"][1:]
+    ),
+    "scores that are not finite": replaced("calibration_scores", np.full(8, np.nan, np.float32)),
+    "an origin below 0": lambda tensors: tensors["origins"].put(0, -1),
+    "an origin beyond the images": lambda tensors: tensors["origins"].put(0, 8 * 64),
+    "an origin twice": lambda tensors: tensors["origins"].put(0, tensors["origins"][1]),
+    "an origin less": lambda tensors: tensors.update(origins=tensors["origins"][1:]),
 }
 
 
@@ -198,6 +264,175 @@ def test_hostile_headers(name, saved, refused):
 @pytest.mark.parametrize("name", TEXTS)
 def test_hostile_texts(name, saved, refused):
     refused(changed(saved, TEXTS[name]))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.5, 0.9, 0.999])
+def test_truncated_banks(share, saved, refused):
+    content = saved.read_bytes()
+    refused(content[: int(share * len(content))])
+
+
+def test_a_file_too_large_to_read(tmp_path, saved):
+    """A sound beginning, and a hole that takes no room on the disk."""
+    path = tmp_path / "bank"
+    path.write_bytes(saved.read_bytes())
+    with open(path, "r+b") as file:
+        file.truncate(LARGEST_FILE + 1)
+    begin = time.process_time()
+    with pytest.raises(InputError, match=f"in a file of {LARGEST_FILE + 1}"):
+        PatchCore.load(path)
+    assert time.process_time() - begin < SOON
+
+
+class Attack:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def as_numpy(attack):
+    """As `numpy.save` writes objects."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([attack], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def as_torch(attack):
+    """As `torch.save` writes them: a pickle in a zip file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(attack))
+        archive.writestr("archive/version", "3")
+    return buffer.getvalue()
+
+
+def behind_a_length(attack):
+    """Where the header of a bank would be."""
+    return pack(pickle.dumps(attack))
+
+
+DISGUISES = {
+    "a pickle": pickle.dumps,
+    "an array of objects": as_numpy,
+    "a checkpoint": as_torch,
+    "a header": behind_a_length,
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_pickle_by_another_name_is_not_unpickled(name, refused, tmp_path):
+    marker = tmp_path / "marker"
+    pickle.loads(pickle.dumps(Attack(marker)))
+    assert marker.exists()  # the attack is one
+    marker.unlink()
+    refused(DISGUISES[name](Attack(marker)))
+    assert not marker.exists()
+
+
+# Loads a sound bank, for all that is imported late, and then hostile ones, with Python looking on.
+WATCHED = """if True:
+    import sys, time
+    from patchcore_helpers import InputError, PatchCore
+
+    NAMES = ("open", "exec", "import", "os.system", "os.exec", "os.posix_spawn", "ctypes.dlopen")
+    NAMES += ("subprocess.Popen", "socket.connect", "pickle.find_class", "marshal.loads")
+    sound, *hostile = sys.argv[1:]
+    PatchCore.load(sound)
+    seen = []
+    sys.addaudithook(lambda name, given: seen.append((name, given)) if name in NAMES else None)
+    for path in hostile:
+        seen.clear()
+        begin = time.process_time()
+        try:
+            PatchCore.load(path)
+        except InputError:
+            pass
+        else:
+            sys.exit(f"{path}: not refused")
+        seconds = time.process_time() - begin
+        others = [event for event in list(seen) if event[0] != "open" or str(event[1][0]) != path]
+        print(seconds, others)
+"""
+
+
+@pytest.mark.long
+def test_nothing_is_executed_and_no_other_file_opened(saved, tmp_path):
+    contents = list(FILES.values())
+    original = saved.read_bytes()
+    contents += [pack(*change(*header_and_data(original))) for change in HEADERS.values()]
+    contents += [changed(saved, change) for change in TEXTS.values()]
+    contents += [disguise(Attack(tmp_path / "marker")) for disguise in DISGUISES.values()]
+    paths = []
+    for number, content in enumerate(contents):
+        paths.append(tmp_path / f"{number}.safetensors")
+        paths[-1].write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, saved, *paths], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(paths)
+    for line in lines:
+        seconds, events = line.split(" ", 1)
+        assert float(seconds) < SOON and events == "[]"
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_hostile_memories_of_images(name, saved, refused):
+    refused(changed(saved, lambda parts: TENSORS[name](parts.tensors)))
+
+
+ROI = {
+    "another width": images(roi_width=80),
+    "no width": images(roi_width=None),
+    "no pixel": lambda parts: parts.tensors.update(roi=np.zeros((64, 8), np.uint8)),
+    "a pixel that is in no patch": lambda parts: parts.tensors.update(
+        roi=np.eye(64, 8, dtype=np.uint8)[:, ::-1]
+    ),
+    "a region of other patches": lambda parts: parts.tensors.update(
+        roi=np.full((64, 8), 255, np.uint8)
+    ),
+    "more pixels than an image has": lambda parts: (
+        parts.images.update(roi_width=80_000),
+        parts.tensors.update(roi=np.full((1300, 10_000), 255, np.uint8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROI)
+def test_hostile_regions_of_interest(name, photos, refused, tmp_path):
+    roi = np.zeros((64, 64), bool)
+    roi[16:48, 16:48] = True
+    model = PatchCore("test_resnet", weights="random", image_size=64, roi=roi).fit(photos)
+    model.save(tmp_path / "sound")
+    refused(changed(tmp_path / "sound", ROI[name]), traced=False)
+
+
+def test_what_is_remembered_of_images(photos, saved):
+    model = PatchCore.load(saved)
+    assert len(model.taught_) == 8 and set(model.taught_.names) == {""}
+    fitted = PatchCore("test_resnet", weights="random", image_size=64, coreset_ratio=0.05)
+    fitted.fit(photos)
+    np.testing.assert_array_equal(model.origin(np.arange(5)), fitted.origin(np.arange(5)))
+    scores = fitted.anomaly_scores(photos)
+    np.testing.assert_allclose(model.calibration_.scores, scores, rtol=1e-4, atol=1e-4)
+    assert model.calibration_.false_alarm_rate == 0.5
+    assert model.calibration_.threshold == model.threshold_
+
+
+def test_a_file_of_format_2_is_read_and_knows_no_images(saved, tmp_path, photos):
+    without_images(saved, tmp_path / "earlier")
+    earlier, model = PatchCore.load(tmp_path / "earlier"), PatchCore.load(saved)
+    np.testing.assert_array_equal(earlier.anomaly_scores(photos), model.anomaly_scores(photos))
+    assert earlier.threshold_ == model.threshold_ and earlier.taught_ is None
+    with pytest.raises(InputError, match="does not know its images; fit it again"):
+        earlier.origin(np.array([0]))
+    earlier.save(tmp_path / "again")
+    assert PatchCore.load(tmp_path / "again").taught_ is None
 
 
 def test_an_earlier_format_says_what_to_do(saved, refused):

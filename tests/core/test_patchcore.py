@@ -470,10 +470,12 @@ def test_saved_and_loaded(settings, threshold, photos, queries, tmp_path):
     np.testing.assert_array_equal(loaded.anomaly_scores(queries), model.anomaly_scores(queries))
 
 
-def test_a_loaded_bank_does_not_know_its_images(fitted, tmp_path):
+def test_a_loaded_bank_knows_its_images(fitted, tmp_path):
     fitted.save(tmp_path / "bank")
-    with pytest.raises(InputError, match="does not know its images"):
-        PatchCore.load(tmp_path / "bank").origin([0])
+    rows = np.arange(len(fitted.bank_))
+    np.testing.assert_array_equal(
+        PatchCore.load(tmp_path / "bank").origin(rows), fitted.origin(rows)
+    )
 
 
 @pytest.fixture

@@ -165,6 +165,14 @@ def test_every_notebook_has_exercises_of_every_kind_and_a_quiz(notebook):
         assert all(option.why for option in question.options)
 
 
+@pytest.mark.parametrize("notebook", MODULES)
+def test_the_place_of_an_answer_does_not_give_it_away(notebook):
+    questions = read_quiz(notebook)
+    for place in range(max(len(question.options) for question in questions)):
+        at_place = [question.options[place:] for question in questions]
+        assert sum(options[0].right for options in at_place if options) <= 3
+
+
 def test_a_quiz_is_a_list_of_folds_that_say_why():
     question = Question("Is 1 < 2?", [Option("yes", True, "it is"), Option("no", False, "so?")])
     html = BeautifulSoup(_question_html(question), "html.parser")

@@ -9,7 +9,7 @@ from helpers.samples import file_names
 
 from patchcore_helpers import InputError, load_category
 from patchcore_helpers.data import elpv
-from patchcore_helpers.data.elpv import load_elpv_folds
+from patchcore_helpers.data.elpv import load_elpv_apart, load_elpv_folds
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,37 @@ def test_samples_of_both_splits_know_their_file_and_stretch(elpv_lines):
         assert sample.group == max(0, (place[sample.image.name] - 1) // 90)
     assert category.groups.tolist() == [s.group for s in category.test]
     assert load_category("fabric/plain").groups is None
+
+
+@pytest.mark.parametrize("kind", ["mono", "poly"])
+def test_one_bank_and_its_test_have_no_stretch_in_common(kind, elpv_lines):
+    apart = load_elpv_apart(f"elpv/{kind}", seed=3)
+    assert apart == load_category(f"elpv/{kind}", seed=3, split="stretch")
+    cells = usable(elpv_lines, kind)
+    stretches = np.array_split(np.arange(len(cells)), 10)
+    tested = [cells[place] for places in stretches[1::2] for place in places]
+    assert [(s.image.name, s.label) for s in apart.test] == tested
+
+    learned = file_names(apart.train) + file_names(apart.calibration)
+    elsewhere = [cells[place] for places in stretches[::2] for place in places]
+    assert sorted(learned) == sorted(name for name, label in elsewhere if label == 0)
+    assert len(apart.train) == 200 and len(set(learned)) == len(learned)
+    assert apart.counts()["images"].sum() == sum(of == kind for _, _, of in elpv_lines)
+
+
+def test_the_seed_of_a_split_by_stretches_chooses_the_training_images():
+    first, again, other = (load_elpv_apart("elpv/poly", seed=seed) for seed in (5, 5, 6))
+    assert first == again and other.test == first.test
+    both = set(file_names(first.train)) & set(file_names(other.train))
+    assert len(both) < 150  # by chance 200 * 200 / 418 = 96
+
+
+def test_other_data_sets_are_split_in_one_way():
+    assert load_category("fabric/plain", split="stretch") == load_category("fabric/plain")
+    with pytest.raises(InputError, match="split='half'"):
+        load_category("elpv/mono", split="half")
+    with pytest.raises(InputError, match="fabric/plain: has no stretches"):
+        load_elpv_apart("fabric/plain", seed=0)
 
 
 def test_folds_that_cannot_be_made_are_refused(monkeypatch):

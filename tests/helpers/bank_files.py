@@ -9,7 +9,12 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from patchcore_helpers.core.bank_file import FORMAT, digest_of
+from patchcore_helpers.core.bank_file import (
+    FORMAT,
+    FORMAT_WITHOUT_IMAGES,
+    IMAGE_ARRAYS,
+    digest_of,
+)
 
 
 @dataclass
@@ -18,14 +23,17 @@ class BankParts:
 
     bank: dict
     detector: dict
+    images: dict
     tensors: dict[str, np.ndarray]
     changed_metadata: dict = field(default_factory=dict)
 
     def metadata(self):
         bank = json.dumps(self.bank)
         detector = json.dumps(self.detector)
-        digest = digest_of(self.tensors, bank, detector)
-        sound = {"format": FORMAT, "bank": bank, "detector": detector, "digest": digest}
+        images = json.dumps(self.images)
+        digest = digest_of(self.tensors, bank, detector, images)
+        sound = {"format": FORMAT, "bank": bank, "detector": detector, "images": images}
+        sound["digest"] = digest
         return {**sound, **self.changed_metadata}
 
     def to_bytes(self):
@@ -38,7 +46,8 @@ def read_parts(path):
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-    return BankParts(json.loads(metadata["bank"]), json.loads(metadata["detector"]), tensors)
+    texts = [json.loads(metadata[name]) for name in ("bank", "detector", "images")]
+    return BankParts(*texts, tensors)
 
 
 def change_bank(path, change):
@@ -46,6 +55,17 @@ def change_bank(path, change):
     parts = read_parts(path)
     change(parts)
     Path(path).write_bytes(parts.to_bytes())
+
+
+def without_images(path, earlier):
+    """Write a bank file as format 2 had it: it remembers no images, and no origins of rows."""
+    parts = read_parts(path)
+    left_out = {*IMAGE_ARRAYS, "origins"}
+    tensors = {name: array for name, array in parts.tensors.items() if name not in left_out}
+    texts = [json.dumps(parts.bank), json.dumps(parts.detector)]
+    metadata = dict(zip(("bank", "detector"), texts, strict=True))
+    metadata |= {"format": FORMAT_WITHOUT_IMAGES, "digest": digest_of(tensors, *texts)}
+    Path(earlier).write_bytes(save(tensors, metadata))
 
 
 def header_and_data(content):

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from patchcore_helpers import PatchCore
 from patchcore_helpers.core.onnx_model import ExportedModel
 from patchcore_helpers.core.threshold import false_alarm_interval
 
-TEXT = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "deploy.md").read_text("utf-8")
 LOOP, CALIBRATION = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [
     shlex.split(line)
@@ -32,7 +34,7 @@ for name in ("torch", "torchvision", "timm", "onnx", "patchcore_helpers"):
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory):
-    """A folder in which both commands have run, on a network that takes no time."""
+    """A folder in which all commands have run, on a network that takes no time."""
     folder = tmp_path_factory.mktemp("deploy")
     for number in range(30):
         write_image(folder / f"parts/good/{number:02}.png", number)
@@ -42,7 +44,8 @@ def factory(tmp_path_factory):
         write_image(folder / f"photos/good_{number}.png", 300 + number)
     for number in range(24):
         write_image(folder / f"new_normal/{number}.png", 400 + number)
-    assert [words[1] for words in COMMANDS] == ["new", "export"]
+        write_image(folder / f"missed_parts/{number}.png", 500 + number)
+    assert [words[1] for words in COMMANDS] == ["new", "export", "teach", "teach"]
     for _, name, *words in COMMANDS:
         tiny = TINY_OPTIONS if name == "new" else []
         done = subprocess.run(
@@ -50,6 +53,16 @@ def factory(tmp_path_factory):
         )
         assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_the_bank_that_was_taught(factory):
+    earlier, taught = (
+        PatchCore.load(factory / name)
+        for name in ("parts_report/bank.safetensors", "new_bank.safetensors")
+    )
+    assert len(taught.bank_) > len(earlier.bank_)
+    assert len(taught.taught_) == len(earlier.taught_) + 19
+    assert len(taught.calibration_.scores) == len(earlier.calibration_.scores) + 5
 
 
 def run_python(code, folder, *words, only_the_line=False):
@@ -93,6 +106,20 @@ def test_calibrating_again_moves_the_threshold_of_the_exported_model(factory):
     new = ExportedModel.load(factory / "new_model.onnx")
     highest = scores.max()  # ceil(25 * 0.95) is 24: the last of 24
     assert new.threshold_ == pytest.approx(highest, rel=1e-3)
+
+
+def test_what_the_page_says_to_install_is_what_its_code_imports():
+    """The loop's packages are those of its line; the extra is what both error messages name."""
+    (line,) = re.findall(r"^pip install (onnxruntime .*)$", TEXT, re.MULTILINE)
+    imported = set(re.findall(r"^(?:import|from) (\w+)", LOOP, re.MULTILINE))
+    needed = {name.replace("PIL", "pillow") for name in imported - set(sys.stdlib_module_names)}
+    assert set(line.split()) == needed
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extra = [re.split("[<>=]", need)[0] for need in project["optional-dependencies"]["deploy"]]
+    assert "pip install '.[deploy]'" in TEXT
+    for module in ("onnx_file", "onnx_model"):
+        code = (ROOT / "patchcore_helpers/core" / f"{module}.py").read_text("utf-8")
+        assert f'install it: pip install {" ".join(extra)}"' in code
 
 
 def test_the_loop_is_short_and_the_numbers_are_right():

@@ -53,7 +53,7 @@ def test_conda_and_pip_lists_are_in_step():
     conda = {need for need in listed if isinstance(need, str)}
     pip = next(need["pip"] for need in listed if isinstance(need, dict))
     assert conda - {"pip", "python=3.11"} == wanted
-    assert set(pip) == {*extras["offline"], "-e ."}
+    assert set(pip) == {*extras["offline"], *extras["deploy"], "-e ."}
 
 
 def test_every_pin_says_why():

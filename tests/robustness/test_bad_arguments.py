@@ -2,9 +2,11 @@
 
 import os
 
+import numpy as np
 import pytest
 from helpers.command import TINY_OPTIONS, tiny_model
 from helpers.miniatures import make_mvtec
+from PIL import Image
 
 from patchcore_helpers import load_category
 from patchcore_helpers.app import cli
@@ -22,13 +24,16 @@ MODEL_OPTIONS = {
     "--metric": ["l1"],
     "--precision": ["int8"],
     "--seed": ["-1", "x", "1.5", "9" * 40],
+    "--roi": ["nowhere", "/", "IMAGE", "BANK", "BLACK", "SMALL", "DOT", "MASK --tune"],
     "--good": ["nothing"],
 }
-# CATEGORY, BANK, COMPRESSED, IMAGE and EMPTY stand for paths of the fixture.
+# Words in capitals stand for paths of the fixture.
 COMMANDS = {
     "evaluate CATEGORY": MODEL_OPTIONS,
     "new CATEGORY --output out": MODEL_OPTIONS
     | {"--false-alarm-rate": ["0", "1", "-1", "nan"], "--pictures": ["-1", "x"]},
+    "evaluate CATEGORY --roi MASK": {"--recipe": ["five_banks"]},
+    "export REGION --output": {"": ["x"]},
     "evaluate": {"": ["nowhere", "mvtec_ad/none", "elpv/none", "/", "EMPTY"]},
     "new": {"": ["nowhere", "IMAGE", "EMPTY"], "--output": ["CATEGORY/report CATEGORY"]},
     "predict": {"": ["nowhere IMAGE", "IMAGE IMAGE", "CATEGORY IMAGE", "/dev/null IMAGE"]},
@@ -67,6 +72,22 @@ COMMANDS = {
         "--device": ["none"],
     },
     "export BANK --images IMAGE": {"--output": ["nowhere/x", "EMPTY"]},
+    "teach": {"": ["BANK", "nowhere --normal CATEGORY", "IMAGE --normal CATEGORY"]},
+    "teach CALIBRATED": {
+        "": ["--remove", "--calibration CATEGORY", "--missed CATEGORY --output x"],
+        "--normal": ["nowhere", "IMAGE", "EMPTY"],
+        "--missed": ["nowhere", "IMAGE", "EMPTY", "CATEGORY --false-alarm-rate 0.1"],
+    },
+    "teach CALIBRATED --normal CATEGORY": {
+        "--output": ["EMPTY", "nowhere/x"],
+        "--calibration": ["nowhere", "EMPTY"],
+        "--false-alarm-rate": ["0", "1", "x", "0.01"],
+        "--seed": ["-1", "x"],
+        "--weights": ["nowhere"],
+        "--engine": ["none"],
+    },
+    "teach BANK --normal": {"": ["CATEGORY"]},
+    "teach COMPRESSED --normal": {"": ["CATEGORY"]},
     "run 5 --output out": {
         "-j": ["0", "-1", "x", "nan"],
         "--timeout": ["0", "-1", "inf"],
@@ -83,7 +104,7 @@ COMMANDS = {
     "cache": {"": ["", "shrink"]},
     "": {"": ["", "none", "--none", "list all"]},
 }
-OF_WORDS = ("-p", "--output", "--threshold", "--false-alarm-rate")
+OF_WORDS = ("-p", "--output", "--threshold", "--false-alarm-rate", "--missed", "--roi")
 ROWS = [
     (command, option, value)
     for command, options in COMMANDS.items()
@@ -99,6 +120,16 @@ def paths(tmp_path_factory):
     data = make_mvtec(folder / "data", ("bottle",))
     category = load_category(data / "bottle")
     tiny_model().fit(category.train).save(folder / "bank.safetensors")
+    calibrated = tiny_model().fit(category.train)
+    calibrated.calibrate(category.train, 0.1).save(folder / "calibrated.safetensors")
+    masks = {name: np.zeros((64, 64), np.uint8) for name in ("black", "dot", "mask", "small")}
+    masks["dot"][9, 9] = 255
+    masks["mask"][8:56, 8:56] = 255
+    masks["small"] = np.full((32, 64), 255, np.uint8)
+    for name, pixels in masks.items():
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    region = tiny_model(roi=str(folder / "mask.png")).fit(category.train)
+    region.save(folder / "region.safetensors")
     ivf_pq = {"kind": "ivf_pq", "m": 4, "bits": 4, "n_clusters": 1}
     compressed = tiny_model(coreset_ratio=1.0, index=ivf_pq).fit(category.train)
     compressed.save(folder / "compressed.safetensors")
@@ -106,6 +137,9 @@ def paths(tmp_path_factory):
     return {
         "CATEGORY": str(data / "bottle"),
         "BANK": str(folder / "bank.safetensors"),
+        **{name.upper(): str(folder / f"{name}.png") for name in masks},
+        "REGION": str(folder / "region.safetensors"),
+        "CALIBRATED": str(folder / "calibrated.safetensors"),
         "COMPRESSED": str(folder / "compressed.safetensors"),
         "IMAGE": str(category.test[0].image),
         "EMPTY": str(folder / "empty"),

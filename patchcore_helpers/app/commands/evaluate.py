@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_mixed_options(args)
     if args.split == "stretch":
         return run_by_stretch(args)
-    from patchcore_helpers.core.evaluation import evaluate, vanished_regions
+    from patchcore_helpers.core.evaluation import defects_outside, evaluate, vanished_regions
     from patchcore_helpers.data.catalog import load_category
 
     category = load_category(args.category, data_dir=args.data_dir, seed=args.seed, good=args.good)
@@ -63,6 +63,14 @@ def run(args: argparse.Namespace) -> int:
     tuning = tuned(args, category.train, make) if args.tune else None
     detector = make({**parameters, **tuning.parameters} if tuning else parameters)
     results, _ = evaluate(category, detector)
+    if args.roi is not None:
+        n_outside = defects_outside(category, detector)
+        if n_outside:
+            print(
+                f"{n_outside} defective images have no defect in the region of interest, and count "
+                "as defective",
+                file=sys.stderr,
+            )
     if tuning:
         results |= {"settings": chosen_settings(detector), "tune_seconds": round(tuning.seconds, 3)}
     unmasked = sum(not sample.has_mask for sample in category.test)
@@ -161,11 +169,13 @@ def detector_for(
     """
     from patchcore_helpers.core.patchcore import PatchCore
     from patchcore_helpers.core.recipes import make_detector
+    from patchcore_helpers.core.region_of_interest import refuse_region
     from patchcore_helpers.core.strips import STRIP_SETTINGS, StripPatchCore
 
     if category.name.startswith("aitex/"):
         if recipe:
             raise InputError(f"--recipe {recipe}: not for strips of fabric; leave it out")
+        refuse_region(parameters.get("roi"), "strips of fabric")
         return StripPatchCore(PatchCore(**{**STRIP_SETTINGS, **parameters}))
     model = PatchCore(cache=cache, **parameters)
     return make_detector(recipe, model) if recipe else model

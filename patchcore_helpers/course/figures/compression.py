@@ -101,10 +101,11 @@ def look_ups(table: np.ndarray, codes: Sequence[int]) -> Figure:
         )
         value = table[number, code]
         color = "white" if value > dark else BLACK
-        ax.text(code, number, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color)
-    terms = " + ".join(f"{table[number, code]:.0f}" for number, code in enumerate(codes))
-    total = sum(table[number, code] for number, code in enumerate(codes))
-    ax.set_title(f"{terms} = {total:.0f}, the squared distance", fontsize=11)
+        ax.text(code, number, f"{value:.1f}", ha="center", va="center", fontsize=9, color=color)
+    # Rounded before they are added, so that a reader who adds them up finds the same sum.
+    rounded = [round(float(table[number, code]), 1) for number, code in enumerate(codes)]
+    terms = " + ".join(f"{term:.1f}" for term in rounded)
+    ax.set_title(f"{terms} = {sum(rounded):.1f}, the squared distance", fontsize=11)
     ax.set_xticks(range(table.shape[1]))
     ax.set_yticks(range(table.shape[0]), [str(number + 1) for number in range(len(table))])
     ax.set(xlabel="number of the codeword", ylabel="part of the vector")

@@ -296,6 +296,7 @@ def _draw_worth(
     aurocs = picks[exponent].aurocs
     ax.plot(ratios, aurocs, color=BLUE, lw=3, label=f"exponent {exponent:g}", zorder=3)
     ax.plot(ratios[step], aurocs[step], "o", ms=10, color=VERMILION, zorder=4)
-    ax.set(xlabel="coreset ratio", ylabel="image AUROC", title=f"AUROC {aurocs[step]:.3f}")
+    ax.set(xlabel="coreset ratio", ylabel="image AUROC of one fold")
+    ax.set_title(f"AUROC {aurocs[step]:.3f}")
     log_scale(ax.xaxis, (1,))
     ax.legend(loc="lower right")

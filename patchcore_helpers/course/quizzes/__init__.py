@@ -7,11 +7,13 @@ text, whether it is right, and why.
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import yaml
 from IPython.display import display
 
 from patchcore_helpers.errors import InputError
+from patchcore_helpers.files import sha256
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Question:
 
 
 def read_quiz(notebook: str) -> list[Question]:
-    """The questions of a notebook.
+    """The questions of a notebook, their options in shuffled order.
 
     Parameters
     ----------
@@ -48,10 +50,13 @@ def read_quiz(notebook: str) -> list[Question]:
     if not path.is_file():
         raise InputError(f"no quiz for {notebook!r}; write {path.name} in {path.parent}")
     records = yaml.safe_load(path.read_text("utf-8"))
-    return [
-        Question(record["question"], [Option(**option) for option in record["options"]])
-        for record in records
-    ]
+    return [_shuffled(record["question"], record["options"]) for record in records]
+
+
+def _shuffled(question: str, options: list[dict[str, Any]]) -> Question:
+    """A question, its options in an order that knows nothing of which one is right."""
+    in_order = sorted(options, key=lambda option: sha256(question, option["text"]))
+    return Question(question, [Option(**option) for option in in_order])
 
 
 def quiz(notebook: str) -> None:
