@@ -89,7 +89,7 @@ class Extractor:
     device : "auto", "cpu", "cuda" or "mps"
         Where torch runs it. OpenVINO runs on the processor.
     region : RegionOfInterest, optional
-        The network sees one color outside: the mean that the backbone normalizes by.
+        The network sees nothing of what lies outside.
     """
 
     def __init__(  # noqa: PLR0913 (the settings of an extraction)
@@ -204,8 +204,7 @@ class Extractor:
         image = read_item(item)
         if self.region is None:
             return image
-        red, green, blue = (round(255 * mean) for mean in self.backbone.mean)
-        return self.region.painted(image, (red, green, blue), name_of(item))
+        return self.region.painted(image, name_of(item))
 
     def inside(self, patches: Patches) -> Patches:
         """The patch vectors inside the region of interest; all of them if there is none.

@@ -2,8 +2,11 @@
 
 A patch vector depends on more of the image than its cell (notebook 2 measures how much), so it is
 not enough to leave out the patches outside: a scratch there would move scores inside. So the pixels
-outside are painted over with one color before anything else sees the image, and then the patches
-outside are left out as well. A patch is inside if at least half of its cell is.
+outside are painted over before anything else sees the image, and then the patches outside are left
+out as well. A patch is inside if at least half of its cell is.
+
+Each pixel outside takes the color of the nearest pixel inside. One color for all of them would draw
+an edge around the region, and edges are what networks look at.
 """
 
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from patchcore_helpers.data.images import read_region
 from patchcore_helpers.errors import InputError
@@ -73,22 +77,28 @@ class RegionOfInterest:
         return sha256(str(self.size), np.packbits(self.inside).tobytes())
 
     @cached_property
-    def _stencil(self) -> Image.Image:
-        return Image.fromarray(self.inside.astype(np.uint8) * 255)
+    def _nearest_inside(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column of the nearest pixel inside, for each pixel outside."""
+        outside = ~self.inside
+        rows, columns = ndimage.distance_transform_edt(
+            outside, return_distances=False, return_indices=True
+        )
+        return rows[outside], columns[outside]
 
-    def painted(self, image: Image.Image, color: tuple[int, int, int], name: str) -> Image.Image:
-        """An image whose pixels outside the region have one color.
+    def painted(self, image: Image.Image, name: str) -> Image.Image:
+        """An image in which nothing is left of what was outside the region.
 
         Parameters
         ----------
         image : PIL image, mode RGB
-        color : (red, green, blue)
         name : str
             What the message calls the image if its size is another one.
         """
         if (image.height, image.width) != self.size:
             raise InputError(f"{name}: {in_words(image, self.size)}")
-        return Image.composite(image, Image.new("RGB", image.size, color), self._stencil)
+        pixels = np.array(image)
+        pixels[~self.inside] = pixels[self._nearest_inside]
+        return Image.fromarray(pixels)
 
     def cells(self, grid: tuple[int, int]) -> np.ndarray:
         """Which patches are inside: at least half of the pixels of their cell are.

@@ -7,6 +7,7 @@ from helpers.command import tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
@@ -94,10 +95,25 @@ def test_a_patch_is_inside_if_half_of_its_cell_is(seed, rows, columns):
             region.cells((rows, columns))
 
 
-def painted_by_hand(images, model):
+def painted(images):
     """Images as the network sees them."""
-    color = [round(255 * mean) for mean in model.extractor_.backbone.mean]
-    return [np.where(disc()[:, :, None], image, np.uint8(color)) for image in images]
+    region = RegionOfInterest(disc())
+    return [np.asarray(region.painted(Image.fromarray(image), "image")) for image in images]
+
+
+@given(seed=st.integers(0, 10**6), height=st.integers(1, 20), width=st.integers(1, 20))
+def test_pixels_outside_take_the_nearest_color_inside(seed, height, width):
+    """The color of every pixel says where it was."""
+    inside = np.random.default_rng(seed).random((height, width)) < 0.2
+    inside[seed % height, seed % width] = True
+    rows, columns = np.mgrid[:height, :width]
+    places = np.dstack([rows, columns, 0 * rows]).astype(np.uint8)
+    result = np.asarray(RegionOfInterest(inside).painted(Image.fromarray(places), "image"))
+    came_from = result[:, :, :2].reshape(-1, 2).astype(int)
+    assert inside[tuple(came_from.T)].all()
+    went_to = np.stack([rows.ravel(), columns.ravel()], 1)
+    distances = np.linalg.norm(came_from - went_to, axis=1)
+    np.testing.assert_allclose(distances, cdist(went_to, np.argwhere(inside)).min(1))
 
 
 def test_scores_are_those_of_the_patches_inside(photos, photo, model):
@@ -106,11 +122,11 @@ def test_scores_are_those_of_the_patches_inside(photos, photo, model):
     plain = tiny_model(coreset_ratio=1.0).fit(photos).extractor_
     inside = share_inside(disc(), model.grid_) >= 0.5
     assert 0 < inside.sum() < inside.size
-    normal = plain.extract(painted_by_hand(photos, model))[:, inside]
+    normal = plain.extract(painted(photos))[:, inside]
     assert model.bank_.n_vectors_ == len(photos) * inside.sum()
     exact = tiny_model(roi=disc(), coreset_ratio=1.0).fit(photos)
     for image, result in zip(images, map(exact.detect, [[i] for i in images]), strict=True):
-        patches = plain.extract(painted_by_hand([image], model))[0][inside]
+        patches = plain.extract(painted([image]))[0][inside]
         known = normal.reshape(-1, normal.shape[-1])
         nearest = np.linalg.norm(patches[:, None] - known[None], axis=2).min(1)
         np.testing.assert_allclose(result.patch_scores[0][inside], nearest, rtol=1e-3, atol=1e-3)
