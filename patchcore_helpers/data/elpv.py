@@ -7,6 +7,7 @@ the next module. labels.csv does not name the modules, so *stretches* of consecu
 for them: `load_elpv_folds` keeps whole stretches for the test.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,6 +141,74 @@ def load_elpv_apart(name: str, seed: int) -> Category:
         "defective, of the bank's stretches": len(learned) - len(normal),
     }
     return Category(name, train, test, calibration, left_out, ELPV_LICENSE)
+
+
+def load_bank_defects(name: str) -> list[CellSample]:
+    """The defective cells of the stretches from which `load_elpv_apart` takes its bank.
+
+    That split uses them neither in the bank nor in the test: they show what happens if defects get
+    in among the training images. Defective cells of the test's stretches would be strange to the
+    bank even where they are intact.
+
+    Parameters
+    ----------
+    name : str
+        "elpv/mono" or "elpv/poly".
+
+    Returns
+    -------
+    list of CellSample
+        In the order of their files.
+
+    Raises
+    ------
+    InputError
+        If `name` is not a type of ELPV; if the `elpv-dataset` package is not installed.
+
+    Examples
+    --------
+    >>> defects = load_bank_defects("elpv/mono")
+    >>> len(defects), {cell.group for cell in defects}
+    (184, {0, 2, 4, 6, 8})
+    """
+    cells = _usable_cells(_table_of(name), N_STRETCHES)
+    return [cell for cell in cells if cell.group % 2 == 0 and cell.label == 1]
+
+
+def nearest_in_files(
+    cells: Sequence[CellSample], candidates: Sequence[CellSample]
+) -> list[CellSample]:
+    """For each of some cells, the candidate with the nearest file number, taken once.
+
+    Files are in the order of the modules, so a near file is likely a cell of the same module.
+
+    Parameters
+    ----------
+    cells : sequence of CellSample
+        They choose in this order.
+    candidates : sequence of CellSample
+        At least as many. Of two that are equally near, the first is taken.
+
+    Returns
+    -------
+    list of CellSample
+        As many as `cells`.
+
+    Raises
+    ------
+    InputError
+        If there are fewer candidates than cells.
+    """
+    if len(candidates) < len(cells):
+        raise InputError(
+            f"candidates: {len(candidates)} for {len(cells)} cells; give at least as many"
+        )
+    free = list(candidates)
+    taken = []
+    for cell in cells:
+        distances = [abs(candidate.number - cell.number) for candidate in free]
+        taken.append(free.pop(int(np.argmin(distances))))
+    return taken
 
 
 def _table_of(name: str) -> pd.DataFrame:

@@ -9,7 +9,12 @@ from helpers.samples import file_names
 
 from patchcore_helpers import InputError, load_category
 from patchcore_helpers.data import elpv
-from patchcore_helpers.data.elpv import load_elpv_apart, load_elpv_folds
+from patchcore_helpers.data.elpv import (
+    load_bank_defects,
+    load_elpv_apart,
+    load_elpv_folds,
+    nearest_in_files,
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +135,34 @@ def test_one_bank_and_its_test_have_no_stretch_in_common(kind, elpv_lines):
     assert sorted(learned) == sorted(name for name, label in elsewhere if label == 0)
     assert len(apart.train) == 200 and len(set(learned)) == len(learned)
     assert apart.counts()["images"].sum() == sum(of == kind for _, _, of in elpv_lines)
+
+
+@pytest.mark.parametrize("kind", ["mono", "poly"])
+def test_defects_of_the_bank_are_those_that_its_split_leaves_out(kind, elpv_lines):
+    defects = load_bank_defects(f"elpv/{kind}")
+    cells = usable(elpv_lines, kind)
+    stretches = np.array_split(np.arange(len(cells)), 10)[::2]
+    expected = [cells[place][0] for places in stretches for place in places if cells[place][1]]
+    assert [cell.image.name for cell in defects] == expected
+    apart = load_elpv_apart(f"elpv/{kind}", seed=0)
+    assert apart.left_out["defective, of the bank's stretches"] == len(defects)
+    used = file_names(apart.train) + file_names(apart.calibration) + file_names(apart.test)
+    assert not set(expected) & set(used)
+    with pytest.raises(InputError, match="fabric/plain: has no stretches"):
+        load_bank_defects("fabric/plain")
+
+
+def test_nearest_in_files_takes_each_candidate_once():
+    train = load_elpv_apart("elpv/mono", seed=0).train[:30]
+    candidates = load_bank_defects("elpv/mono")
+    taken = nearest_in_files(train, candidates)
+    assert len({cell.number for cell in taken}) == len(train)
+    for i, (cell, neighbor) in enumerate(zip(train, taken, strict=True)):
+        before = {other.number for other in taken[:i]}
+        gaps = [abs(c.number - cell.number) for c in candidates if c.number not in before]
+        assert abs(neighbor.number - cell.number) == min(gaps)
+    with pytest.raises(InputError, match="candidates: 2 for 30 cells; give at least as many"):
+        nearest_in_files(train, candidates[:2])
 
 
 def test_the_seed_of_a_split_by_stretches_chooses_the_training_images():

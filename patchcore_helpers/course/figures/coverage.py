@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from patchcore_helpers.course.figures.panels import mean_and_range
+from patchcore_helpers.course.figures.panels import draw_by_distance, mean_and_range
 from patchcore_helpers.course.figures.style import (
     BLACK,
     BLUE,
@@ -23,7 +23,9 @@ from patchcore_helpers.course.figures.style import (
 SAMPLERS = {"k_center": ("greedy k-center", BLUE), "random": ("random", ORANGE)}
 
 
-def greedy_strip(points: np.ndarray, chosen: np.ndarray, steps: Sequence[int]) -> Figure:
+def greedy_strip(
+    points: np.ndarray, chosen: np.ndarray, steps: Sequence[int], n_dense: int | None = None
+) -> Figure:
     """Greedy k-center among points in the plane: one small picture for each number of picks.
 
     Parameters
@@ -33,14 +35,14 @@ def greedy_strip(points: np.ndarray, chosen: np.ndarray, steps: Sequence[int]) -
         Picks in their order.
     steps : sequence of int
         Numbers of picks to show.
+    n_dense : int, optional
+        The points from this one on are drawn as hollow circles; by default none.
     """
     figure, axes = plt.subplots(1, len(steps), figsize=(10.5, 2.7), sharex=True, sharey=True)
     for ax, step in zip(axes, steps, strict=True):
         centers = points[chosen[:step]]
         distances = np.linalg.norm(points[:, None] - centers, axis=2).min(1)
-        drawn = ax.scatter(
-            points[:, 0], points[:, 1], c=distances, s=7, cmap="viridis_r", vmin=0, vmax=4
-        )
+        drawn = draw_by_distance(ax, points, distances, 7, n_dense)
         ax.scatter(centers[:, 0], centers[:, 1], s=42, color=DEFECT, edgecolor="white", zorder=3)
         circle = plt.Circle(
             points[distances.argmax()], distances.max(), fill=False, edgecolor=BLACK, ls="--", lw=1

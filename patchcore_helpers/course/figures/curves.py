@@ -60,7 +60,7 @@ def distortion(true: np.ndarray, projected: Mapping[int, np.ndarray]) -> Figure:
     ax.axhline(1, color="0.6", lw=1, ls=":")
     ax.set_xticks(range(1, len(projected) + 1), [str(width) for width in projected])
     ax.set(xlabel="dimensions after projection", ylabel="projected / true distance")
-    ax.set_title("bars: 95 % of the pairs lie between the outer two; the median", fontsize=11)
+    ax.set_title("bars: 2.5 %, 50 % and 97.5 % of the pairs", fontsize=11)
     return figure
 
 

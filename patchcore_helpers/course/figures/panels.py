@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PathCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.container import BarContainer
 from PIL import Image
@@ -167,3 +168,36 @@ def bars_from_chance(
     category_axis = ax.xaxis if upright else ax.yaxis
     category_axis.set_ticks(range(len(categories)), list(categories))
     return containers
+
+
+def draw_by_distance(
+    ax: Axes, points: np.ndarray, distances: np.ndarray, size: float, n_dense: int | None = None
+) -> PathCollection:
+    """Draw points of the plane in the color of their distance to the nearest pick.
+
+    Parameters
+    ----------
+    ax : matplotlib axes
+    points : array of shape (n, 2)
+    distances : array of shape (n,), no unit
+    size : float
+        Area of a marker, in points squared.
+    n_dense : int, optional
+        The points from this one on are drawn as hollow circles; by default none.
+
+    Returns
+    -------
+    PathCollection
+        For a color bar.
+    """
+    colors = ScalarMappable(Normalize(0, 4), "viridis_r")
+    dense, scattered = slice(None, n_dense), slice(n_dense, None) if n_dense else slice(0)
+    ax.scatter(
+        *points[scattered].T,
+        s=2 * size,
+        facecolor="none",
+        edgecolor=colors.to_rgba(distances[scattered]),
+    )
+    return ax.scatter(
+        *points[dense].T, s=size, c=distances[dense], cmap=colors.cmap, norm=colors.norm
+    )

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from patchcore_helpers.course.figures.panels import label_plane
+from patchcore_helpers.course.figures.panels import draw_by_distance, label_plane
 from patchcore_helpers.course.figures.style import (
     BLACK,
     DEFECT,
@@ -97,7 +97,9 @@ def toy_unfold(padded: np.ndarray, mean: np.ndarray, ones: np.ndarray, place: Pl
     return figure
 
 
-def greedy_steps(points: np.ndarray, chosen: np.ndarray, step: int) -> Figure:
+def greedy_steps(
+    points: np.ndarray, chosen: np.ndarray, step: int, n_dense: int | None = None
+) -> Figure:
     """The first picks of greedy k-center among points in the plane.
 
     Points are colored by their distance to the nearest pick; the circle is the coverage radius,
@@ -110,15 +112,15 @@ def greedy_steps(points: np.ndarray, chosen: np.ndarray, step: int) -> Figure:
         Picks in their order.
     step : int
         How many of them have been made.
+    n_dense : int, optional
+        The points from this one on are drawn as hollow circles; by default none.
     """
     centers = points[chosen[:step]]
     distances = np.linalg.norm(points[:, None] - centers, axis=2).min(1)
     radius = distances.max()
     farthest = points[distances.argmax()]
     figure, ax = plt.subplots(figsize=(5.6, 4.2))
-    drawn = ax.scatter(
-        points[:, 0], points[:, 1], c=distances, s=16, cmap="viridis_r", vmin=0, vmax=4
-    )
+    drawn = draw_by_distance(ax, points, distances, 16, n_dense)
     ax.scatter(centers[:, 0], centers[:, 1], s=90, color=DEFECT, edgecolor="white", zorder=3)
     for number, center in enumerate(centers, 1):
         ax.annotate(
