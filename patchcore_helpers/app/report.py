@@ -189,6 +189,7 @@ def write_report(
     model: PatchCore | Callable[[Sequence[Any]], PatchCore] | None = None,
     seed: int = 0,
     pictures: int = 60,
+    place: str | Path | None = None,
 ) -> Report:
     """Fit PatchCore on a folder of images and write a report that a browser opens.
 
@@ -216,6 +217,8 @@ def write_report(
     pictures : int
         Largest number of pictures, from the highest score down. There are fewer if there are fewer
         alarms, but at least `PICTURES_WITHOUT_ALARM`.
+    place : path, optional
+        Where the report will be, if `output` is going to be moved there.
 
     Returns
     -------
@@ -228,16 +231,10 @@ def write_report(
         report.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+    check_report_arguments(folder, false_alarm_rate, pictures)
     category = load_folder(folder, good=good, seed=seed)
     category = category.with_calibration(seed=seed)
-    output = Path(os.path.abspath(output or f"{folder.resolve().name}_report"))
-    ensure_outside(output, folder)
-    if not 0 < false_alarm_rate < 1:
-        raise InputError(f"false_alarm_rate={false_alarm_rate}: give a share between 0 and 1")
-    if pictures < 0:
-        raise InputError(f"pictures={pictures}: give a whole number from 0")
+    output = report_folder(folder, output)
     rate = max(false_alarm_rate, smallest_rate(len(category.calibration)))
 
     with atomic_directory(output) as files:  # refuses a folder with other files before the work
@@ -252,7 +249,7 @@ def write_report(
         shown = ranking.head(min(pictures, max(PICTURES_WITHOUT_ALARM, n_alarms)))
         report = Report(
             name=category.name,
-            output=output,
+            output=output if place is None else Path(place),
             images=describe_images(category),
             findings=describe_findings(category, model, result.scores, rate),
             notes=describe_exceptions(category, false_alarm_rate, rate, len(shown)),
@@ -270,6 +267,23 @@ def write_report(
         (files / report.parameters.name).write_text(parameters, "utf-8")
         (files / report.page.name).write_text(render_page(report), "utf-8")
     return report
+
+
+def report_folder(folder: Path, output: str | Path | None) -> Path:
+    """Where a report on a folder goes, absolute; refused if that is in the folder."""
+    output = Path(os.path.abspath(output or f"{folder.resolve().name}_report"))
+    ensure_outside(output, folder)
+    return output
+
+
+def check_report_arguments(folder: Path, false_alarm_rate: float, pictures: int) -> None:
+    """Refuse what `write_report` cannot use, before any image is read."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    if not 0 < false_alarm_rate < 1:
+        raise InputError(f"false_alarm_rate={false_alarm_rate}: give a share between 0 and 1")
+    if pictures < 0:
+        raise InputError(f"pictures={pictures}: give a whole number from 0")
 
 
 def smallest_rate(n_images: int) -> float:
@@ -469,6 +483,17 @@ def notebook_parameters(
 
 def render_page(report: Report) -> str:
     """The report as HTML, from `report.html.jinja`; every value is escaped."""
+    return render(
+        "report.html.jinja",
+        report=report,
+        columns=COLUMNS,
+        region_columns=REGION_COLUMNS,
+        script=page_part("report.js"),
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of this package with these values, all of which are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -480,14 +505,7 @@ def render_page(report: Report) -> str:
     )
     environment.filters["prose"] = lambda text: text.replace(" %", f"{NO_BREAK_SPACE}%")
     environment.filters["shell_quote"] = lambda path: shlex.quote(str(path))
-    template = environment.get_template("report.html.jinja")
-    return template.render(
-        report=report,
-        columns=COLUMNS,
-        region_columns=REGION_COLUMNS,
-        style=page_part("report.css"),
-        script=page_part("report.js"),
-    )
+    return environment.get_template(template).render(style=page_part("report.css"), **values)
 
 
 def page_part(name: str) -> markupsafe.Markup:

@@ -36,10 +36,10 @@ def verdict_word(score: float, threshold: float) -> str:
 
 
 class Model(Protocol):
-    """What judges: a `PatchCore` or an `ExportedModel`.
+    """What judges: a `PatchCore`, a `ProductBank` or an `ExportedModel`.
 
     It may also have a `threshold_`, a float, and a `required_size`, the (height, width) of all
-    images.
+    images. A `ProductBank` has a threshold for each product, and its results say the products.
     """
 
     image_score: str
@@ -67,6 +67,10 @@ class Verdict:
         than "max".
     result : AnomalyResult
         Of this image alone, for its anomaly map.
+    threshold : float or None
+        What the score was compared with.
+    product : str or None
+        What the image was judged as, if the model is of several products.
     """
 
     path: Path
@@ -74,16 +78,21 @@ class Verdict:
     word: str | None
     regions: list[Region] | None
     result: AnomalyResult
+    threshold: float | None
+    product: str | None = None
 
     def as_object(self) -> dict[str, Any]:
         """What `predict --json` prints, and the log of `--follow` keeps, of an image."""
         regions = self.regions
-        return {
+        verdict = {
             "path": str(self.path),
             "score": self.score,
             "verdict": self.word,
             "regions": None if regions is None else [region._asdict() for region in regions],
         }
+        if self.product is None:
+            return verdict
+        return verdict | {"product": self.product, "threshold": self.threshold}
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ def judge(model: Model, paths: Sequence[Path]) -> Iterator[Verdict | Unreadable]
 
     Parameters
     ----------
-    model : PatchCore or ExportedModel
+    model : PatchCore, ProductBank or ExportedModel
     paths : sequence of paths
 
     Yields
@@ -146,7 +155,6 @@ def judge(model: Model, paths: Sequence[Path]) -> Iterator[Verdict | Unreadable]
     """
     if not paths:
         return
-    threshold = getattr(model, "threshold_", None)
     required_size = getattr(model, "required_size", None)
     images = [LazyImage(path, required_size) for path in paths]
     remaining = iter(images)
@@ -155,18 +163,37 @@ def judge(model: Model, paths: Sequence[Path]) -> Iterator[Verdict | Unreadable]
             if image.error:
                 yield Unreadable(image.path, image.error)
                 continue
-            yield _verdict(image, batch.select([position]), threshold, has_regions(model))
+            yield _verdict(image, batch.select([position]), model)
 
 
-def _verdict(
-    image: LazyImage, result: AnomalyResult, threshold: float | None, has_regions: bool
-) -> Verdict:
+def _verdict(image: LazyImage, result: AnomalyResult, model: Model) -> Verdict:
     score = float(result.scores[0])
-    if threshold is None:
-        return Verdict(image.path, score, None, None, result)
-    grid = result.patch_scores[0]
-    regions = anomalous_regions(grid, threshold, image.size) if has_regions else None
-    return Verdict(image.path, score, verdict_word(score, threshold), regions, result)
+    product = _product_of(result)
+    threshold = threshold_of(model, product)
+    word = regions = None
+    if threshold is not None:
+        word = verdict_word(score, threshold)
+        if has_regions(model):
+            regions = anomalous_regions(result.patch_scores[0], threshold, image.size)
+    return Verdict(image.path, score, word, regions, result, threshold, product)
+
+
+def _product_of(result: AnomalyResult) -> str | None:
+    """The product that one image was judged as, if the model is of several."""
+    products = getattr(result, "products", None)
+    return products[0] if products else None
+
+
+def threshold_of(model: Any, product: str | None) -> float | None:
+    """The threshold of a model, or of one of its products; None if it has none."""
+    if product is not None:
+        return model.threshold_of(product)
+    return getattr(model, "threshold_", None)
+
+
+def has_products(model: Any) -> bool:
+    """Whether it is a `ProductBank`, which can be asked without torch."""
+    return hasattr(model, "threshold_of")
 
 
 def has_regions(model: Model) -> bool:
@@ -204,19 +231,22 @@ class VerdictFolder:
         self.folder = folder
         self.model = model
         self.rows = csv.writer(table, lineterminator="\n")
-        self.rows.writerow(["path", "score", "verdict", "heatmap"])
+        self.has_products = has_products(model)
+        columns = ["path", "score", "verdict", "heatmap"]
+        self.rows.writerow([*columns, "product"] if self.has_products else columns)
         (folder / "heatmaps").mkdir()
 
     def add(self, number: int, verdict: Verdict) -> None:
         """Add an image; `number` keeps pictures of files of the same name apart."""
         name = f"heatmaps/{picture_name(number, verdict.path)}"
         (values,) = self.model.to_maps(verdict.result)
-        picture = heat_map_picture(read_image(verdict.path), values, self._limits(values))
+        limits = self._limits(values, verdict.threshold)
+        picture = heat_map_picture(read_image(verdict.path), values, limits)
         picture.save(self.folder / name)
-        self.rows.writerow([verdict.path, verdict.score, verdict.word or "-", name])
+        row = [verdict.path, verdict.score, verdict.word or "-", name]
+        self.rows.writerow([*row, verdict.product] if self.has_products else row)
 
-    def _limits(self, values: np.ndarray) -> tuple[float, float]:
-        threshold = getattr(self.model, "threshold_", None)
+    def _limits(self, values: np.ndarray, threshold: float | None) -> tuple[float, float]:
         if threshold is None or self.model.image_score != "max":
             return float(np.median(values)), float(values.max())
         return threshold / 2, threshold * 1.5

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from patchcore_helpers.core.bank_file import (
     IMAGE_ARRAYS,
+    BankFile,
     BankSettings,
     read_bank_file,
     refusing_damaged,
@@ -418,7 +419,7 @@ class MemoryBank(BaseEstimator):
         stand for; "ivf_pq_refined" keeps both. All other indexes are built again by `load`, from
         the vectors and with the same seed.
         """
-        write_bank_file(path, self.tensors(), self.settings(), self.n_vectors_)
+        write_bank_file(path, BankFile(self.settings(), self.tensors(), self.n_vectors_))
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> Self:

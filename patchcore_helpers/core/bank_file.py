@@ -2,12 +2,14 @@
 
 The file holds arrays and five texts: the format, the bank's settings, the settings of the detector
 that saved it (if one did), what that detector remembers of its images, and a SHA-256 over the
-arrays and the other texts but the format, which finds damage (a forger would compute it again).
+arrays and the other texts but the format, which finds damage (a forger would compute it again). A
+bank of several products has a sixth text, see `patchcore_helpers.core.product_file`.
 Nothing in a file can name a path to open or code to run; every setting has a type and bounds. Names
 of images are there to be shown.
 
 Format 3 added the images: their names, the origin of each row and the scores behind the threshold.
-Files of format 2 are still read; they do not know these.
+Files of format 2 are still read; they do not know these. Format 4 is format 3 with several
+products: code that knows of one product only refuses it.
 
 A file is read in this order, and refused in one line at the first step that fails: the sizes of its
 header and of itself; safetensors' own check of the header, and that the arrays fill the file
@@ -33,7 +35,14 @@ from patchcore_helpers.errors import InputError, error_line, translate_os_errors
 from patchcore_helpers.files import atomic_write, sha256
 
 FORMAT = "patchcore-helpers memory bank 3"  # a layout that older code could misread gets a new one
+FORMAT_OF_PRODUCTS = "patchcore-helpers memory bank 4"  # for banks of several products
 FORMAT_WITHOUT_IMAGES = "patchcore-helpers memory bank 2"  # still read
+# The texts in a file of each format that its SHA-256 covers, in their order.
+TEXTS = {
+    FORMAT_WITHOUT_IMAGES: ("bank", "detector"),
+    FORMAT: ("bank", "detector", "images"),
+    FORMAT_OF_PRODUCTS: ("bank", "detector", "images", "products"),
+}
 LARGEST_HEADER = 10**6  # bytes
 LARGEST_FILE = 2**33  # bytes
 # The arrays that a file may hold: their type in safetensors' words, and their number of axes.
@@ -107,13 +116,16 @@ class BankFile:
         JSON of the detector's settings, for the detector to check; empty if a bank alone was saved.
     images : str
         JSON of what the detector remembers of its images; empty if it remembers nothing.
+    products : str
+        JSON of what belongs to which product; empty if all belongs to one.
     """
 
     settings: BankSettings
     tensors: dict[str, np.ndarray]
     n_vectors: int
-    detector: str
-    images: str
+    detector: str = ""
+    images: str = ""
+    products: str = ""
 
 
 class _Record(BaseModel):
@@ -125,39 +137,27 @@ class _Record(BaseModel):
     n_vectors: Annotated[int, Field(ge=1, lt=10**15)]
 
 
-def write_bank_file(
-    path: str | Path,
-    tensors: dict[str, np.ndarray],
-    settings: BankSettings,
-    n_vectors: int,
-    detector: str = "",
-    images: str = "",
-) -> None:
+def write_bank_file(path: str | Path, file: BankFile) -> None:
     """Write a bank file; it is complete or not there at all.
 
     Parameters
     ----------
     path : path
-    tensors : dict of str to array
-        With names from `ARRAYS` and `IMAGE_ARRAYS`.
-    settings : BankSettings
-    n_vectors : int
-    detector : str, optional
-        JSON of the settings of the detector that the bank belongs to.
-    images : str, optional
-        JSON of what that detector remembers of its images.
+    file : BankFile
+        With arrays whose names are in `ARRAYS` and `IMAGE_ARRAYS`.
     """
-    unknown = set(tensors) - set(ARRAYS) - set(IMAGE_ARRAYS)
+    unknown = set(file.tensors) - set(ARRAYS) - set(IMAGE_ARRAYS)
     if unknown:
         raise InputError(f"array {min(unknown)!r}: add it to ARRAYS, or it could not be read again")
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    record = _Record(settings=settings, n_vectors=n_vectors).model_dump_json()
+    arrays = {name: np.ascontiguousarray(array) for name, array in file.tensors.items()}
+    record = _Record(settings=file.settings, n_vectors=file.n_vectors)
+    texts = {"bank": record.model_dump_json(), "detector": file.detector, "images": file.images}
+    if file.products:
+        texts["products"] = file.products
     metadata = {
-        "format": FORMAT,
-        "bank": record,
-        "detector": detector,
-        "images": images,
-        "digest": digest_of(arrays, record, detector, images),
+        "format": FORMAT_OF_PRODUCTS if file.products else FORMAT,
+        **texts,
+        "digest": digest_of(arrays, *texts.values()),
     }
     with translate_os_errors(path, "choose another path"):
         atomic_write(path, save(arrays, metadata))
@@ -183,18 +183,11 @@ def read_bank_file(path: str | Path) -> BankFile:
             metadata = file.metadata() or {}
             _check_format(metadata)
             tensors = _read_tensors(file)
-        texts = [metadata[name] for name in texts_of(metadata["format"])]
-        if digest_of(tensors, *texts) != metadata["digest"]:
+        texts = {name: metadata[name] for name in TEXTS[metadata["format"]]}
+        if digest_of(tensors, *texts.values()) != metadata["digest"]:
             raise ValueError("it is damaged: its contents do not match their checksum")
-        record_text, detector, *images = texts
-        record = _Record.model_validate_json(record_text)
-    return BankFile(record.settings, tensors, record.n_vectors, detector, "".join(images))
-
-
-def texts_of(file_format: str) -> list[str]:
-    """The names of the texts in a file of this format that its SHA-256 covers, in their order."""
-    texts = ["bank", "detector"]
-    return texts if file_format == FORMAT_WITHOUT_IMAGES else [*texts, "images"]
+        record = _Record.model_validate_json(texts.pop("bank"))
+    return BankFile(record.settings, tensors, record.n_vectors, **texts)
 
 
 @contextmanager
@@ -237,7 +230,7 @@ def _check_sizes(path: str | Path) -> None:
 def _check_format(metadata: dict[str, str]) -> None:
     if "patchcore" in metadata:  # the layout before format 2
         raise ValueError("it was saved before format 2, and is no longer read")
-    if metadata.get("format") not in (FORMAT, FORMAT_WITHOUT_IMAGES):
+    if metadata.get("format") not in TEXTS:
         raise ValueError("its metadata do not say that it is one")
 
 

@@ -24,6 +24,7 @@ from patchcore_helpers.core.backbones import (
 )
 from patchcore_helpers.core.bank import MemoryBank
 from patchcore_helpers.core.bank_file import (
+    BankFile,
     BankVersionWarning,
     Count,
     Settings,
@@ -265,10 +266,16 @@ class PatchCore(Detector):
         self._check_settings()
         self._refuse_changed_settings()
         images = as_image_list(images)
-        yield from self.extractor_.patches(images, self._label("score"), self._score_batch)
+        yield from self.extractor_.patches(images, self._label("score"), self.score_patches)
 
-    def _score_batch(self, patches: torch.Tensor) -> AnomalyResult:
-        """Patch scores and image scores from patch vectors (images, rows, columns, channels)."""
+    def score_patches(self, patches: torch.Tensor) -> AnomalyResult:
+        """Patch scores and image scores from patch vectors.
+
+        Parameters
+        ----------
+        patches : float32 tensor of shape (images, rows, columns, channels)
+            As `extractor_` yields them.
+        """
         vectors = as_rows(self.extractor_.inside(patches))
         distances, nearest = self.bank_.nearest(vectors, self.n_neighbors)
         per_image = distances.mean(1).reshape(len(patches), -1)
@@ -414,6 +421,10 @@ class PatchCore(Detector):
         images, but no image. Not saved, because they belong to a machine: engine, device, cache and
         progress.
         """
+        write_bank_file(path, self.as_bank_file())
+
+    def as_bank_file(self) -> BankFile:
+        """What `save` writes."""
         check_is_fitted(self, "bank_")
         tensors = self.bank_.tensors(with_vectors=self.image_score == "reweighted")
         images = ""
@@ -424,13 +435,12 @@ class PatchCore(Detector):
             memory = ImageMemory(self.taught_, self.grid_, calibration, roi)
             tensors |= memory.arrays()
             images = memory.settings()
-        write_bank_file(
-            path,
-            tensors,
-            self.bank_.settings(),
-            self.bank_.n_vectors_,
-            PatchCoreSettings.of(self._file_settings()).model_dump_json(),
-            images,
+        return BankFile(
+            settings=self.bank_.settings(),
+            tensors=tensors,
+            n_vectors=self.bank_.n_vectors_,
+            detector=PatchCoreSettings.of(self._file_settings()).model_dump_json(),
+            images=images,
         )
 
     def nearest_rows(self, images: Sequence[Any]) -> np.ndarray:
@@ -562,6 +572,27 @@ class PatchCore(Detector):
             If it was made with other versions of torch, timm or this package.
         """
         file = read_bank_file(path)
+        if file.products:
+            raise InputError(
+                f"{path}: holds several products; read it with ProductBank.load of "
+                "patchcore_helpers.core.products"
+            )
+        return cls.of_file(path, file, weights, engine=engine, device=device)
+
+    @classmethod
+    def of_file(
+        cls,
+        path: str | Path,
+        file: BankFile,
+        weights: str | Path | None = None,
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+    ) -> Self:
+        """From what `read_bank_file` has read, of one product; else as `load`.
+
+        `path` is for messages.
+        """
         if not file.detector:
             raise InputError(
                 f"{path}: holds a memory bank without a detector; read it with MemoryBank.load"
@@ -585,18 +616,36 @@ class PatchCore(Detector):
             extractor = model.new_extractor()
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        return model.restored(path, file, extractor)
+
+    def with_bank_of(self, path: str | Path, file: BankFile) -> Self:
+        """A model with these settings and this network, and the bank and threshold of a file.
+
+        Parameters
+        ----------
+        path : path
+            For messages.
+        file : BankFile
+            Saved with the same settings.
+        """
+        model = type(self)(**self.get_params())
+        return model.restored(path, file, self.extractor_)
+
+    def restored(self, path: str | Path, file: BankFile, extractor: Extractor) -> Self:
+        """This model with what a file has learned."""
         with refusing_damaged(path):
+            settings = PatchCoreSettings.model_validate_json(file.detector)
             bank = MemoryBank.restore(
                 file.settings,
                 file.tensors,
                 file.n_vectors,
-                device=device_beside(engine, device),
+                device=device_beside(self.engine, self.device),
             )
-            model._remember(extractor, bank)
-            model._recall(memory)
+            self._remember(extractor, bank)
+            self._recall(ImageMemory.of_file(file))
         if settings.threshold is not None:
-            model.threshold_ = settings.threshold
-        return model
+            self.threshold_ = settings.threshold
+        return self
 
     def _recall(self, memory: ImageMemory | None) -> None:
         """Take over what a file remembers of its images; refused if it cannot be of this bank."""
@@ -684,5 +733,5 @@ def _warn_of_other_versions(path: str | Path, made_with: dict[str, str]) -> None
         warnings.warn(
             f"{path}: made with {', '.join(changed)}; scores may differ, fit it again",
             BankVersionWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

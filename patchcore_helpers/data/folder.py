@@ -16,6 +16,7 @@ from patchcore_helpers.errors import InputError
 
 GROUND_TRUTH = "ground_truth"
 GOOD_NAMES = ("good", "ok", "normal")
+OF_ONE_PRODUCT = ("train", "test", GROUND_TRUTH)  # folders of MVTec AD's layout, never products
 LOOSE_IMAGES = "."  # what `good` says of the images directly in the folder
 
 # Reasons in `Category.left_out`.
@@ -74,6 +75,40 @@ def load_folder(
     if good or not (folder / "train" / "good").is_dir():
         return _load_side_by_side(folder, name, good, seed)
     return _load_mvtec(folder, name)
+
+
+def product_folders(folder: str | Path, *, good: str | None = None) -> list[Path]:
+    """The folders of several products, or none if `folder` is that of one product.
+
+    A folder is of one product if it holds a sub-folder of normal images (good, ok or normal, or the
+    one that `good` names), or ``train``, ``test`` or ``ground_truth``. Otherwise, if one of its
+    sub-folders is of one product in this sense, each of its sub-folders is a product.
+
+    Parameters
+    ----------
+    folder : path
+    good : str, optional
+        As for `load_folder`; with "." a folder is always of one product.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("bolt/good", "bolt/bad", "nut/good"):
+    ...     (folder / name).mkdir(parents=True)
+    >>> [path.name for path in product_folders(folder)], product_folders(folder / "bolt")
+    (['bolt', 'nut'], [])
+    """
+    folder = Path(folder)
+    if good == LOOSE_IMAGES or not folder.is_dir() or _is_of_one_product(folder, good):
+        return []
+    folders = list(iter_folders(folder))
+    return folders if any(_is_of_one_product(path, good) for path in folders) else []
+
+
+def _is_of_one_product(folder: Path, good: str | None) -> bool:
+    normal = (good.lower(),) if good else GOOD_NAMES
+    return any(path.name.lower() in (*normal, *OF_ONE_PRODUCT) for path in iter_folders(folder))
 
 
 def _load_mvtec(folder: Path, name: str) -> Category:

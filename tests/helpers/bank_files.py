@@ -11,8 +11,10 @@ from safetensors.numpy import save
 
 from patchcore_helpers.core.bank_file import (
     FORMAT,
+    FORMAT_OF_PRODUCTS,
     FORMAT_WITHOUT_IMAGES,
     IMAGE_ARRAYS,
+    TEXTS,
     digest_of,
 )
 
@@ -78,3 +80,18 @@ def pack(header, data=b""):
     """A safetensors file from a header (JSON, or raw bytes) and the bytes of its arrays."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
+
+
+def products_changed(path, change):
+    """The bytes of a bank file of several products after a change of its products or arrays.
+
+    `change` alters the decoded text `products` and the arrays in place; the checksum fits them.
+    """
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+    products = json.loads(metadata["products"])
+    change(products, tensors)
+    metadata["products"] = json.dumps(products)
+    texts = [metadata[name] for name in TEXTS[FORMAT_OF_PRODUCTS]]
+    return save(tensors, {**metadata, "digest": digest_of(tensors, *texts)})

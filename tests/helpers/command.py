@@ -28,3 +28,15 @@ def write_image(path, number, defective=False, size=64):
     """Write an image of the product "part", by number; a defect is a bright square."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture("part", number, size, defective)[0]).save(path)
+
+
+def write_products(folder, products, n_good=24, n_bad=3):
+    """Write good and bad images of products, each a texture of its own, in a folder each."""
+    for product in products:
+        for kind, numbers in {"good": range(n_good), "bad": range(200, 200 + n_bad)}.items():
+            for number in numbers:
+                path = folder / product / kind / f"{number:03}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels, _ = picture(product, number, 64, defective=kind == "bad")
+                Image.fromarray(pixels).save(path)
+    return folder

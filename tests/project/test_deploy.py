@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command import COMMAND, TINY_OPTIONS, write_image
+from helpers.command import COMMAND, TINY_OPTIONS, write_image, write_products
 
 from patchcore_helpers import PatchCore
 from patchcore_helpers.core.onnx_model import ExportedModel
@@ -45,7 +45,9 @@ def factory(tmp_path_factory):
     for number in range(24):
         write_image(folder / f"new_normal/{number}.png", 400 + number)
         write_image(folder / f"missed_parts/{number}.png", 500 + number)
-    assert [words[1] for words in COMMANDS] == ["new", "export", "teach", "teach"]
+    write_products(folder / "products", ["bolt", "nut"])
+    named = [words[1] for words in COMMANDS]
+    assert named == ["new", "export", "teach", "teach", "new", "predict", "predict"]
     for _, name, *words in COMMANDS:
         tiny = TINY_OPTIONS if name == "new" else []
         done = subprocess.run(

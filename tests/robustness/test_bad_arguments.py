@@ -1,15 +1,17 @@
 """Bad arguments of every command: exit status 2, one line that says why, and nothing written."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
-from helpers.command import TINY_OPTIONS, tiny_model
+from helpers.command import TINY_OPTIONS, tiny_model, write_products
 from helpers.miniatures import make_mvtec
 from PIL import Image
 
 from patchcore_helpers import load_category
 from patchcore_helpers.app import cli
+from patchcore_helpers.core.products import ProductBank
 
 MODEL_OPTIONS = {
     "--backbone": ["none", "../x", "", "a b"],
@@ -35,7 +37,6 @@ COMMANDS = {
     "evaluate CATEGORY --roi MASK": {"--recipe": ["five_banks"]},
     "export REGION --output": {"": ["x"]},
     "evaluate": {"": ["nowhere", "mvtec_ad/none", "elpv/none", "/", "EMPTY"]},
-    "new": {"": ["nowhere", "IMAGE", "EMPTY"], "--output": ["CATEGORY/report CATEGORY"]},
     "predict": {"": ["nowhere IMAGE", "IMAGE IMAGE", "CATEGORY IMAGE", "/dev/null IMAGE"]},
     "predict nowhere.onnx": {"": ["IMAGE", "IMAGE --weights x", "IMAGE --device cpu"]},
     "predict BANK": {
@@ -67,6 +68,7 @@ COMMANDS = {
     },
     "export BANK --output x": {
         "--images": ["nowhere", "EMPTY", "BANK"],
+        "--product": ["x"],
         "--weights": ["nowhere"],
         "--engine": ["none"],
         "--device": ["none"],
@@ -88,6 +90,23 @@ COMMANDS = {
     },
     "teach BANK --normal": {"": ["CATEGORY"]},
     "teach COMPRESSED --normal": {"": ["CATEGORY"]},
+    "new": {
+        "": [
+            *("nowhere", "IMAGE", "EMPTY", "PRODUCTS_WITHOUT_GOOD --output out"),
+            *("PRODUCTS_BY_CASE --output out", "PRODUCTS --tune", "PRODUCTS --pictures -1"),
+            "PRODUCTS --false-alarm-rate 1",
+        ],
+        "--output": ["CATEGORY/report CATEGORY", "PRODUCTS/report PRODUCTS"],
+    },
+    "predict BANK IMAGE --product": {"": ["x"]},
+    "predict SEVERAL IMAGE": {
+        "--product": ["none", "Bolt", ""],
+        "--threshold": ["1"],
+        "--normal": ["CATEGORY"],
+    },
+    "export SEVERAL --output x": {"": ["--images IMAGE"], "--product": ["none"]},
+    "teach SEVERAL --normal CATEGORY": {"": ["--seed 1"], "--product": ["none"]},
+    "teach CALIBRATED --normal CATEGORY --product": {"": ["x"]},
     "run 5 --output out": {
         "-j": ["0", "-1", "x", "nan"],
         "--timeout": ["0", "-1", "inf"],
@@ -134,7 +153,20 @@ def paths(tmp_path_factory):
     compressed = tiny_model(coreset_ratio=1.0, index=ivf_pq).fit(category.train)
     compressed.save(folder / "compressed.safetensors")
     (folder / "empty").mkdir()
+    several = write_products(folder / "several", ["bolt", "nut"], n_good=6)
+    models = {
+        name: tiny_model().fit([several / f"{name}/good/000.png"]) for name in ("bolt", "nut")
+    }
+    ProductBank(models).save(folder / "several.safetensors")
+    without_good = write_products(folder / "without_good", ["bolt"])
+    shutil.copytree(without_good / "bolt/bad", without_good / "nut/bad")
+    by_case = write_products(folder / "by_case", ["Bolt", "bolt"])
     return {
+        # Longer words stand before their own beginnings.
+        "PRODUCTS_WITHOUT_GOOD": str(without_good),
+        "PRODUCTS_BY_CASE": str(by_case),
+        "PRODUCTS": str(several),
+        "SEVERAL": str(folder / "several.safetensors"),
         "CATEGORY": str(data / "bottle"),
         "BANK": str(folder / "bank.safetensors"),
         **{name.upper(): str(folder / f"{name}.png") for name in masks},

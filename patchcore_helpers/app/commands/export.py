@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         help="where the graph is compared with the bank, or a folder (eight solar cells)",
     )
+    add("--product", metavar="NAME", help="which one, of a bank of several products")
     add("--weights", metavar="FILE", help="the custom checkpoint, if the bank was made with one")
     add("--engine", default="auto", metavar="auto|openvino|torch", help="what runs the network")
     add("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where torch computes")
@@ -21,11 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the graph; print how far it is from the bank, at most."""
-    from patchcore_helpers.app.commands.predict import load_bank
+    from patchcore_helpers.app.commands.predict import load_bank, model_of_product
     from patchcore_helpers.app.verdicts import image_paths
     from patchcore_helpers.errors import one_line
 
-    model = load_bank(args.bank, args.weights, engine=args.engine, device=args.device)
+    bank = load_bank(args.bank, args.weights, engine=args.engine, device=args.device)
+    model = model_of_product(bank, args.product, args.bank)
     images = list(image_paths(args.images)) if args.images else None
     agreement = model.export(args.output, images)
     print(f"{one_line(args.output)}: {agreement}")

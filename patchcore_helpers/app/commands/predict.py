@@ -17,6 +17,7 @@ from patchcore_helpers.errors import InputError, one_line
 if TYPE_CHECKING:
     from patchcore_helpers.app.verdicts import Model, Verdict
     from patchcore_helpers.core.patchcore import PatchCore
+    from patchcore_helpers.core.products import ProductBank
 
 STANDARD_INPUT = "-"
 DEFAULT_RATE = 0.05  # of false alarms
@@ -32,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="IMAGE",
         help="or a folder: all images below it; or -: paths from standard input, one a line",
+    )
+    add(
+        "--product",
+        metavar="NAME",
+        help="judge all images as this product of a bank of several (each image's is recognized)",
     )
     add("--output", metavar="DIR", help="also write heat maps and scores.csv there")
     add("--json", action="store_true", help="print one object per line")
@@ -74,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     """
     _check_arguments(args)
     model = load_model(args.model, args.weights, engine=args.engine, device=args.device)
+    if args.product is not None:
+        model = bank_of_products(model, args.model).only(args.product)
     set_threshold(model, args)
     if args.follow:
         return _follow(model, args)
@@ -127,17 +135,16 @@ def _judge(model: "Model", args: argparse.Namespace) -> int:
 
 def _follow(model: "Model", args: argparse.Namespace) -> int:
     from patchcore_helpers.app.follow import VerdictLog, follow
-    from patchcore_helpers.app.verdicts import Unreadable
+    from patchcore_helpers.app.verdicts import Unreadable, has_products
     from patchcore_helpers.files import ensure_outside, sha256
 
     (folder,) = args.images
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder; --follow watches one, so make it first")
     ensure_outside(args.log, folder)
-    provenance = {
-        "threshold": getattr(model, "threshold_", None),
-        "model": sha256(Path(args.model).read_bytes()),
-    }
+    provenance: dict[str, Any] = {"model": sha256(Path(args.model).read_bytes())}
+    if not has_products(model):  # else a verdict has the threshold of its product
+        provenance = {"threshold": getattr(model, "threshold_", None), **provenance}
     unreadable = 0
     with VerdictLog(args.log) as log:
         verdicts = follow(model, folder, log, idle=args.idle, provenance=provenance)
@@ -202,28 +209,61 @@ def load_model(
     return ExportedModel.load(path)
 
 
-def load_bank(path: str, weights: str | None, **options: str) -> "PatchCore":
+def load_bank(path: str, weights: str | None, **options: str) -> "PatchCore | ProductBank":
     """The model that a memory bank belongs to, with a line if other versions have made it.
 
     `options` are engine and device, as `PatchCore.load` takes them.
     """
+    from patchcore_helpers.core import products
     from patchcore_helpers.core.bank_file import BankVersionWarning
-    from patchcore_helpers.core.patchcore import PatchCore
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", BankVersionWarning)
-        model = PatchCore.load(path, weights, **options)
+        model = products.load_model(path, weights, **options)
     for warning in caught:
         print_message(f"warning: {warning.message}")
     return model
 
 
+def bank_of_products(model: Any, path: str) -> "ProductBank":
+    """The model itself; refused, because of --product, if it is of one product.
+
+    `path` is for the message.
+    """
+    from patchcore_helpers.app.verdicts import has_products
+
+    if not has_products(model):
+        raise InputError(f"--product: {path} holds one product, without a name; leave it out")
+    return model
+
+
+def model_of_product(model: Any, product: str | None, path: str) -> "PatchCore":
+    """The model of one product: the named one, or the only one.
+
+    `path` is for messages.
+    """
+    from patchcore_helpers.app.verdicts import has_products
+
+    if product is not None:
+        return bank_of_products(model, path).of(product)
+    if not has_products(model):
+        return model
+    if len(model.products) > 1:
+        raise InputError(
+            f"{path}: holds several products ({', '.join(model.products)}); "
+            "name one: --product NAME"
+        )
+    return model.of(model.products[0])
+
+
 def set_threshold(model: Any, args: argparse.Namespace) -> None:
     """Give the model the threshold that is asked for, if one is; say which, on standard error."""
+    if args.threshold is None and not args.normal:
+        return
+    model = model_of_product(model, None, args.model)
     if args.threshold is not None:
         model.threshold_ = args.threshold
-    if not args.normal:
         return
     import numpy as np
 
@@ -249,8 +289,14 @@ def set_threshold(model: Any, args: argparse.Namespace) -> None:
 
 
 def as_text(verdict: "Verdict") -> str:
-    """Score, verdict and path, separated by tabs; "-" where the model has no threshold."""
-    return f"{verdict.score:.6g}\t{verdict.word or '-'}\t{one_line(verdict.path)}"
+    """Score, verdict, product if there are several, and path, separated by tabs.
+
+    The verdict is "-" where the model has no threshold.
+    """
+    words = [f"{verdict.score:.6g}", verdict.word or "-"]
+    if verdict.product is not None:
+        words.append(verdict.product)
+    return "\t".join([*words, one_line(verdict.path)])
 
 
 def as_json(verdict: "Verdict") -> str:

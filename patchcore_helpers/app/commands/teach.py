@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where the bank's calibration images are, to score them again: known by their content",
     )
+    add("--product", metavar="NAME", help="which one is taught, of a bank of several products")
     add("--output", metavar="NEW_BANK", help="the new bank file (BANK is replaced)")
     add("--false-alarm-rate", type=float, metavar="SHARE", help="of the new threshold (BANK's)")
     add("--seed", type=int, default=0, help="seed of the choice of held-out images (0)")
@@ -47,13 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the new bank; print what has changed."""
     _check_arguments(args)
-    from patchcore_helpers.app.commands.predict import load_bank
+    from patchcore_helpers.app.commands.predict import load_bank, model_of_product
     from patchcore_helpers.app.teach import as_object, images_below, refuse_unteachable, teach
 
     normal = images_below(args.normal, "--normal")
     missed = images_below(args.missed, "--missed")
     calibration = images_below(args.calibration, "--calibration")
-    model = load_bank(args.bank, args.weights, engine=args.engine, device=args.device)
+    bank = load_bank(args.bank, args.weights, engine=args.engine, device=args.device)
+    model = model_of_product(bank, args.product, args.bank)
     refuse_unteachable(args.bank, model)
     teaching = teach(
         model,
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     if teaching.has_changed:
-        model.save(args.output or args.bank)
+        bank.save(args.output or args.bank)
     _say_what_to_know(teaching, args)
     if args.json:
         print(json.dumps(as_object(teaching)))
