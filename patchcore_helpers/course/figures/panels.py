@@ -190,14 +190,12 @@ def draw_by_distance(
     PathCollection
         For a color bar.
     """
-    colors = ScalarMappable(Normalize(0, 4), "viridis_r")
-    dense, scattered = slice(None, n_dense), slice(n_dense, None) if n_dense else slice(0)
-    ax.scatter(
-        *points[scattered].T,
-        s=2 * size,
-        facecolor="none",
-        edgecolor=colors.to_rgba(distances[scattered]),
-    )
+    scale = Normalize(0, 4)
+    edges = ScalarMappable(scale, "viridis_r").to_rgba(distances)
+    x, y = points.T
+    n_filled = len(points) if n_dense is None else n_dense
+    filled, hollow = slice(n_filled), slice(n_filled, None)
+    ax.scatter(x[hollow], y[hollow], s=2 * size, facecolor="none", edgecolor=edges[hollow])
     return ax.scatter(
-        *points[dense].T, s=size, c=distances[dense], cmap=colors.cmap, norm=colors.norm
+        x[filled], y[filled], s=size, c=distances[filled], cmap="viridis_r", norm=scale
     )
