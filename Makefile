@@ -59,7 +59,6 @@ verify: setup  ## check that notebooks hold no outputs, no stale numbers and no 
 bench: setup-dev  ## measure the timed claims side by side; an hour or two on an idle machine
 	$(BIN)/python -m benchmarks.extraction
 	$(BIN)/python -m benchmarks.sliders
-	$(BIN)/python -m benchmarks.in_browser
 	$(BIN)/python -m benchmarks.coreset
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.deploy
