@@ -10,19 +10,11 @@ import time
 
 import numpy as np
 import pytest
-from helpers.command import COMMAND, tiny_model, write_image
+from helpers.command import COMMAND, WITHOUT_TORCH, tiny_model, write_image
 
 from patchcore_helpers import InputError, PatchCore, load_category
 from patchcore_helpers.app.follow import Arrivals, VerdictLog
 from patchcore_helpers.core.threshold import conformal_threshold
-
-WITHOUT_TORCH = """
-import sys
-for name in ("torch", "timm", "torchvision", "openvino", "faiss"):
-    sys.modules[name] = None
-from patchcore_helpers.app.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,14 @@ from patchcore_helpers import PatchCore
 COMMAND = shutil.which("patchcore-course", path=Path(sys.executable).parent)
 TINY_OPTIONS = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "64"]
 TINY_OPTIONS += ["--coreset-ratio", "0.1", "--precision", "float32"]
+# Run by `python -c`: the command, where only the packages that a line needs are installed.
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "timm", "torchvision", "openvino", "faiss"):
+    sys.modules[name] = None
+from patchcore_helpers.app.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 HOSTILE_NAMES = [
     *("a b", "<b>bold", "\"quotes'", "ümläut", "50% #1", "&amp;", "img onerror=alert(1)"),
     *("{{ 7 * 7 }}", "{% raw %}"),
