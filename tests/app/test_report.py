@@ -499,3 +499,20 @@ def test_a_tuned_report_names_its_settings(user_folder, tmp_path, run):
     chosen = next(line for line in errors if line.startswith("chosen in"))
     score = chosen.split('"')[1] if '"' in chosen else "max"
     assert PatchCore.load(tmp_path / "tuned/bank.safetensors").image_score == score
+
+
+@pytest.mark.parametrize(
+    ("typed", "size"), [((), (160, 416)), (("--image-size", "64"), 64), (("--tune",), None)]
+)
+def test_photographs_that_are_not_square_keep_their_shape(typed, size, tmp_path, run):
+    for number in range(24):
+        path = tmp_path / f"wide/good/{number:02}.png"
+        write_image(path, number, size=160)
+        Image.open(path).crop((0, 48, 160, 112)).save(path)
+    options = [*TINY_OPTIONS[:4], *TINY_OPTIONS[6:]]  # no size
+    status, _, errors = run("new", tmp_path / "wide", *options, *typed, "--output", tmp_path / "out")
+    assert status == 0, errors
+    if size is not None:
+        assert PatchCore.load(tmp_path / "out/bank.safetensors").image_size == size
+    is_told = any("image size 160x416, in the shape of the images" in line for line in errors)
+    assert is_told == (typed == ())

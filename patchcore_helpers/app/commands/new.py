@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the report; print its page, the images and the results, each on a line."""
     from patchcore_helpers.app.report import write_report
+    from patchcore_helpers.core.image_shape import size_in_shape
     from patchcore_helpers.core.patchcore import PatchCore
     from patchcore_helpers.data.folder import product_folders
 
@@ -51,15 +52,21 @@ def run(args: argparse.Namespace) -> int:
     def make(parameters: dict[str, Any]) -> "PatchCore":
         return PatchCore(**parameters)
 
-    def tuned_model(images: Sequence[Any]) -> "PatchCore":
-        return make({**parameters, **tuned(args, images, make).parameters})
+    def chosen_model(images: Sequence[Any]) -> "PatchCore":
+        if args.tune:
+            return make({**parameters, **tuned(args, images, make).parameters})
+        size = size_in_shape(images)
+        if "image_size" not in parameters and not isinstance(size, int):
+            note = f"image size {size[0]}x{size[1]}, in the shape of the images"
+            print(f"{note}; --image-size 256 squeezes them into a square", file=sys.stderr)
+        return make({"image_size": size, **parameters})
 
     report = write_report(
         args.folder,
         args.output,
         good=args.good,
         false_alarm_rate=args.false_alarm_rate,
-        model=tuned_model if args.tune else make(parameters),
+        model=chosen_model,
         seed=args.seed,
         pictures=args.pictures,
     )
