@@ -510,7 +510,9 @@ def test_photographs_that_are_not_square_keep_their_shape(typed, size, tmp_path,
         write_image(path, number, size=160)
         Image.open(path).crop((0, 48, 160, 112)).save(path)
     options = [*TINY_OPTIONS[:4], *TINY_OPTIONS[6:]]  # no size
-    status, _, errors = run("new", tmp_path / "wide", *options, *typed, "--output", tmp_path / "out")
+    status, _, errors = run(
+        "new", tmp_path / "wide", *options, *typed, "--output", tmp_path / "out"
+    )
     assert status == 0, errors
     if size is not None:
         assert PatchCore.load(tmp_path / "out/bank.safetensors").image_size == size

@@ -342,6 +342,16 @@ WATCHED = """if True:
     NAMES += ("subprocess.Popen", "socket.connect", "pickle.find_class", "marshal.loads")
     sound, *hostile = sys.argv[1:]
     PatchCore.load(sound)
+    of_python = tuple(folder for folder in sys.path if folder)
+
+    def is_expected(name, given, path):
+        "The bank file; versions of packages are looked up; torch asks whether there is a GPU."
+        what = str(given[0])
+        if name == "ctypes.dlopen":
+            return what == "libnvidia-ml.so.1"
+        is_metadata = what.endswith(("METADATA", "PKG-INFO"))
+        return name == "open" and (what == path or is_metadata or what.startswith(of_python))
+
     seen = []
     sys.addaudithook(lambda name, given: seen.append((name, given)) if name in NAMES else None)
     for path in hostile:
@@ -354,7 +364,7 @@ WATCHED = """if True:
         else:
             sys.exit(f"{path}: not refused")
         seconds = time.process_time() - begin
-        others = [event for event in list(seen) if event[0] != "open" or str(event[1][0]) != path]
+        others = [event for event in list(seen) if not is_expected(*event, path)]
         print(seconds, others)
 """
 
