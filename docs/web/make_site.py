@@ -293,10 +293,11 @@ def room_reference(room):
 
 TRY = """<div>
 <h3>Try it here</h3>
-<p>Drop ten good pictures of your own and one more, and see where it differs. There is nothing
+<p>Drop some good pictures of your own and one more, and see where it differs. There is nothing
 to install, and nothing leaves your machine.</p>
-<p><a href="in_browser.html">Learn in your browser</a></p>
+<p><a href="in_browser.html">Try it on your own pictures</a></p>
 </div>"""
+TRY_LINK = '<a href="in_browser.html">Try it on your pictures, here</a> '
 
 
 def write_front(source, folders, pictures, states, has_browser_page):
@@ -311,6 +312,7 @@ def write_front(source, folders, pictures, states, has_browser_page):
         "ROOMS": "\n".join(f"reference/{room}" for room in ROOMS),
         "FIRST": f"notebooks/{next(iter(folders))}.html",
         "COUNT": str(len(folders)),
+        "TRY_LINK": TRY_LINK if has_browser_page else "",
         "TRY": TRY if has_browser_page else "",
         "WAYS": "Four ways in" if has_browser_page else "Three ways in",
         "IN_BROWSER": "in_browser" if has_browser_page else "",

@@ -246,6 +246,7 @@ def test_the_nearest_normal_patch_is_shown_by_keys(bench, cells, tmp_path):
     bench.learn(cells.learn[:2])
     bench.give("judge-files", cells.judge[-1:])
     canvas = bench.find("results").locator("canvas").last
+    assert bench.find("lens-words").inner_text().startswith("Point at a picture")
     canvas.focus()
     words = bench.find("lens-words").inner_text()
     model = PatchCore.load(bench.save(tmp_path / "bank.safetensors"))
@@ -258,12 +259,16 @@ def test_the_nearest_normal_patch_is_shown_by_keys(bench, cells, tmp_path):
 
 def test_the_solar_cells_of_the_page(chromium, site):
     phone = Bench(chromium, site / "index.html", width=390)
-    phone.press("samples")
-    phone.press("learn")
+    phone.press("samples")  # are learned, and others judged
     phone.page.wait_for_function("document.querySelectorAll('#bench-results li').length === 12")
     phone.wait()
     assert phone.problems == []
     assert "suspicious" in phone.find("results").inner_text()
+    phone.page.wait_for_function("scrollY > 0")  # the results are in sight
+    scores = list(phone.scores.values())
+    assert scores == sorted(scores, reverse=True)
+    n_alarms = phone.find("results").locator("li.is-alarm").count()
+    assert phone.status == f"12 of 12 pictures judged. Above the threshold: {n_alarms} of 12."
     assert site_checks.sideways(phone.page) <= 0
     assert site_checks.accessibility(phone.page) == []
     phone.visit.close()
@@ -367,7 +372,7 @@ def test_a_bad_bank_is_refused_and_the_old_one_stays(bench, photo, tmp_path):
         head = f"{name}.safetensors: not a memory bank for this page"
         assert bench.problems == [f"{head} ({reason})"]
     bench.give("judge-files", [picture])
-    assert bench.status == "1 of 1 pictures judged."
+    assert bench.status.startswith("1 of 1 pictures judged.")
 
 
 # --- each function beside its twin ---

@@ -139,7 +139,9 @@ function forgetAll() {
   for (const { item } of [...good, ...judged]) item.remove();
   good = [];
   judged = [];
+  closeLens();
   element("lens").hidden = true;
+  element("learned").textContent = learned === null ? "" : "The memory bank is that of the pictures before.";
   say("All pictures are removed; the memory bank stays.");
   complain([]);
   refresh();
@@ -186,7 +188,7 @@ async function useBank(position) {
   slider.max = learned.ratios.length - 1;
   slider.value = step;
   element("controls").hidden = false;
-  element("lens").hidden = true;
+  closeLens();
   for (const [done, picture] of judged.entries()) {
     say(`Judging picture ${done + 1} of ${judged.length}.`);
     picture.found = await call("judge", { pixels: picture.pixels });
@@ -205,8 +207,15 @@ function addToJudge(files) {
       const found = await call("judge", { pixels: picture.pixels });
       takeJudged({ ...picture, found });
     });
-    say(`${count} of ${files.length} pictures judged.`);
+    say(`${count} of ${files.length} pictures judged.${alarmsInWords()}`);
+    element("judge-title").scrollIntoView();
   });
+}
+
+function alarmsInWords() {
+  if (threshold === null) return "";
+  const alarms = judged.filter((picture) => imageScore(patchScores(picture)) > threshold).length;
+  return ` Above the threshold: ${alarms} of ${judged.length}.`;
 }
 
 function takeJudged(picture) {
@@ -222,6 +231,7 @@ function takeJudged(picture) {
   const shown = { ...picture, item, canvases, words };
   judged.push(shown);
   listen(shown);
+  element("lens").hidden = false; // from now on, so that nothing moves when a picture is pointed at
   show();
 }
 
@@ -370,12 +380,22 @@ function movePlace(picture, event) {
   pointAt(picture, row * grid + within((place % grid) + move[1]));
 }
 
+/** The nearest patches are those of another bank, or of pictures that are gone. */
+function closeLens() {
+  for (const name of ["lens-here", "lens-nearest"]) {
+    const canvas = element(name);
+    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  }
+  element("lens-words").textContent = POINT;
+}
+
+const POINT = "Point at a picture, or tap it: that patch, beside the nearest normal one.";
+
 function pointAt(picture, place) {
   picture.place = place;
   const { grid, rows } = picture.found;
   const distance = patchScores(picture)[place];
   const row = rows[step * grid ** 2 + place];
-  element("lens").hidden = false;
   drawCrop(element("lens-here"), picture.pixels, place, grid, SIDE);
   element("lens-normal").hidden = !learned.sources;
   let words = `Distance ${distance.toFixed(2)} to row ${row} of the memory bank`;
@@ -413,9 +433,9 @@ function open([file]) {
   });
 }
 
-/** The solar cells that come with the page: good ones to learn, others to judge. */
-function useSamples() {
-  return work(async () => {
+/** The solar cells that come with the page: good ones are learned, then others judged. */
+async function useSamples() {
+  await work(async () => {
     const { samples } = await call.parts("samples");
     const files = samples.map(({ name, picture }) => asFile(name, picture));
     const isGood = (at) => samples[at].use === "learn";
@@ -423,8 +443,16 @@ function useSamples() {
     element("held-out").value = Math.floor(good.length / 4);
     markHeldOut();
     waitingSamples = files.filter((_, at) => !isGood(at));
-    say(`${good.length} solar cells are ready. Now learn; others to judge will follow.`);
   });
+  if (waitingSamples.length === 0) return; // something has been complained about
+  await learnAndJudgeSamples();
+  sortByScore();
+}
+
+/** The highest scores first. */
+function sortByScore() {
+  judged.sort((one, other) => imageScore(patchScores(other)) - imageScore(patchScores(one)));
+  element("results").append(...judged.map((picture) => picture.item));
 }
 
 let waitingSamples = []; // are judged once something has been learned
