@@ -41,7 +41,7 @@ site: setup  ## build the web site of the runs in output/, into output/site; nee
 check: lint  ## lint, types and the quick tests; about a minute on two cores
 	$(PYTEST) -m "$(QUICK)"
 
-test: lint  ## run every test; about ten minutes on two cores
+test: lint  ## run every test; about twenty minutes on two cores
 	$(PYTEST) -m "not slow and not network"
 
 lint: setup-dev verify  ## style, types, layers, and the form of the notebooks
