@@ -29,13 +29,13 @@ def examples(labels, scores):
     good = good[np.argsort(scores[good])]
     defective = defective[np.argsort(scores[defective])]
     return [
-        ("defective, typical", "A defective cell: its score is the median.",
+        ("defective, typical", "A defective cell with a typical score.",
          defective[len(defective) // 2]),
         ("defective, most suspicious", "The defective cell with the highest score.",
          defective[-1]),
         ("defective, least suspicious", "The defective cell with the lowest score.",
          defective[0]),
-        ("good, typical", "A good cell: its score is the median.", good[len(good) // 2]),
+        ("good, typical", "A good cell with a typical score.", good[len(good) // 2]),
         ("good, most suspicious", "The good cell with the highest score.", good[-1]),
     ]  # fmt: skip
 

@@ -295,9 +295,9 @@ TRY = """<div>
 <h3>Try it here</h3>
 <p>Drop some good pictures of your own and one more, and see where it differs. There is nothing
 to install, and nothing leaves your machine.</p>
-<p><a href="in_browser.html">Try it on your own pictures</a></p>
+<p><a href="in_browser.html">Try your photos in the browser</a></p>
 </div>"""
-TRY_LINK = '<a href="in_browser.html">Try it on your pictures, here</a> '
+TRY_LINK = '<a href="in_browser.html">Try your photos in the browser</a> '
 
 
 def write_front(source, folders, pictures, states, has_browser_page):
@@ -319,7 +319,10 @@ def write_front(source, folders, pictures, states, has_browser_page):
     }.items():
         text = text.replace(f"@{mark}@", content)
     (source / "index.md").write_text(text, "utf-8")
-    photos = "# Inspect your own photos\n" + photos_section()
+    photos = "# Inspect your own photos\n"
+    if has_browser_page:
+        photos += "\nWithout an installation: [in your browser](in_browser.md).\n"
+    photos += photos_section()
     names = {*PAGES, *(f"notebooks/{name}.ipynb" for name in folders)}
     (source / "photos.md").write_text(relinked(photos, ROOT / "README.md", source, names), "utf-8")
     licenses = "# Sources and licenses\n" + licenses_section()

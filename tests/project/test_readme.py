@@ -95,6 +95,7 @@ SHOWN_NUMBERS = {
     "01_introduction": {
         *("stretch_auroc", "stretch_low", "stretch_high", "image_auroc"),
         *("verdict", "gap", "gap_low", "gap_high"),
+        *("found", "false_alarms", "stretch_found", "stretch_false_alarms"),
     },
     "03_coreset": {"gap_mean", "gap_low", "gap_high", "gap_verdict"},
 }
