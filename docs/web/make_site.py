@@ -319,12 +319,12 @@ def write_front(source, folders, pictures, states, has_browser_page):
     }.items():
         text = text.replace(f"@{mark}@", content)
     (source / "index.md").write_text(text, "utf-8")
+    names = {*PAGES, *(f"notebooks/{name}.ipynb" for name in folders)}
     photos = "# Inspect your own photos\n"
     if has_browser_page:
         photos += "\nWithout an installation: [in your browser](in_browser.md).\n"
-    photos += photos_section()
-    names = {*PAGES, *(f"notebooks/{name}.ipynb" for name in folders)}
-    (source / "photos.md").write_text(relinked(photos, ROOT / "README.md", source, names), "utf-8")
+    photos += relinked(photos_section(), ROOT / "README.md", source, names)
+    (source / "photos.md").write_text(photos, "utf-8")
     licenses = "# Sources and licenses\n" + licenses_section()
     (source / "licenses.md").write_text(
         relinked(licenses, ROOT / "README.md", source, names), "utf-8"
