@@ -510,5 +510,6 @@ element("reset").addEventListener("click", () => {
   isOwnThreshold = false;
   show();
 });
+closeLens();
 showCamera(element, "good-camera", addGood);
 showCamera(element, "judge-camera", addToJudge);
