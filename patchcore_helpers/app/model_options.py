@@ -55,6 +55,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="auto|cpu|cuda|mps", help="where torch computes")
 
 
+def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options with which a memory bank's file is read."""
+    add = parser.add_argument
+    add("--weights", metavar="FILE", help="the custom checkpoint, if the bank was made with one")
+    add("--engine", default="auto", metavar="auto|openvino|torch", help="what runs the network")
+    add("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where torch computes")
+
+
 def model_parameters(args: argparse.Namespace) -> dict[str, Any]:
     """PatchCore's parameters from the command line; those that were not typed are left out."""
     from patchcore_helpers.core.patchcore import PatchCore

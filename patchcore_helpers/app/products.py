@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from patchcore_helpers.app.report import (
     Report,
+    ReportFolder,
     check_report_arguments,
     render,
     report_folder,
@@ -24,15 +25,11 @@ REPORTS = "products"  # the folder of the reports, each named as its product
 
 
 @dataclass(frozen=True)
-class ProductsReport:
-    """What the page of several products says.
+class ProductsReport(ReportFolder):
+    """What the page of several products says; its memory bank is of all. Also `ReportFolder`.
 
     Attributes
     ----------
-    name : str
-        Of the folder.
-    output : Path
-        The folder of the page, absolute.
     notes : list of str
     reports : dict of str to Report
         By product.
@@ -40,21 +37,9 @@ class ProductsReport:
         Of each product: how many of its test images are recognized as it, and how many there are.
     """
 
-    name: str
-    output: Path
     notes: list[str]
     reports: dict[str, Report]
     recognized: dict[str, tuple[int, int]]
-
-    @property
-    def page(self) -> Path:
-        """The file to open in a browser."""
-        return self.output / "index.html"
-
-    @property
-    def bank(self) -> Path:
-        """The memory bank of all products, for `patchcore-course predict`."""
-        return self.output / "bank.safetensors"
 
     @property
     def first(self) -> str:

@@ -111,15 +111,37 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a report says.
+class ReportFolder:
+    """A folder with a page to look at and a memory bank to judge by.
 
     Attributes
     ----------
     name : str
-        Of the category.
+        Of the category, or of the folder with the products.
     output : Path
-        The report's folder.
+        The folder, absolute.
+    """
+
+    name: str
+    output: Path
+
+    @property
+    def page(self) -> Path:
+        """The file to open in a browser."""
+        return self.output / "index.html"
+
+    @property
+    def bank(self) -> Path:
+        """The memory bank, for `patchcore-course predict`."""
+        return self.output / "bank.safetensors"
+
+
+@dataclass(frozen=True)
+class Report(ReportFolder):
+    """What a report says; also `ReportFolder`.
+
+    Attributes
+    ----------
     images : str
         How many images there are, by role.
     findings : list of Finding
@@ -138,8 +160,6 @@ class Report:
     settings : dict
     """
 
-    name: str
-    output: Path
     images: str
     findings: list[Finding]
     notes: list[str]
@@ -149,16 +169,6 @@ class Report:
     suspects: list[Suspect]
     curve: Curve | None
     settings: dict[str, Any]
-
-    @property
-    def page(self) -> Path:
-        """The file to open in a browser."""
-        return self.output / "index.html"
-
-    @property
-    def bank(self) -> Path:
-        """The memory bank, for `patchcore-course predict`."""
-        return self.output / "bank.safetensors"
 
     @property
     def parameters(self) -> Path:

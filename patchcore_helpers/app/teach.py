@@ -17,13 +17,13 @@ import numpy as np
 from patchcore_helpers.app.verdicts import image_paths, verdict_word
 from patchcore_helpers.core.calibration import Calibration
 from patchcore_helpers.core.excuses import Excuse, excuses
+from patchcore_helpers.core.index import EXACT
 from patchcore_helpers.core.known_images import KnownImages
 from patchcore_helpers.core.patchcore import PatchCore
 from patchcore_helpers.data.category import split
 from patchcore_helpers.errors import InputError
 
 HELD_OUT = 0.2  # of the new normal images, for the threshold
-EXACT_INDEXES = ("exact", "sklearn", "flat")
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class State:
     held_out_alarms: int
 
     @classmethod
-    def of(cls, model: PatchCore, held_out: Sequence[Path]) -> Self:
-        """What the model is now."""
+    def of(cls, model: PatchCore, held_out_scores: np.ndarray) -> Self:
+        """What the model is now, and what it says of the held-out images."""
         threshold, calibration = model.threshold_, model.calibration_
         return cls(
             rows=len(model.bank_),
             threshold=threshold,
             calibration_images=len(calibration.scores),
             false_alarms=calibration.false_alarms(threshold),
-            held_out_alarms=int((score(model, held_out) > threshold).sum()),
+            held_out_alarms=int((held_out_scores > threshold).sum()),
         )
 
 
@@ -157,7 +157,7 @@ def teach(
     if normal and not new:
         raise InputError(f"all {len(normal)} normal images are known to the bank; give new ones")
     held_out, taught = split(new, round(HELD_OUT * len(new)), seed=seed)
-    before, missed_before = State.of(model, held_out), score(model, missed)
+    before, missed_before = State.of(model, score(model, held_out)), score(model, missed)
     is_missed = missed_before <= before.threshold
     excused = [
         excuses(model, [path])[0] if was_missed else []
@@ -167,6 +167,7 @@ def teach(
 
     earlier = model.calibration_
     n_rescored = n_kept = 0
+    after, missed_after = before, missed_before
     if removed:
         model.forget(sorted(removed))
     if taught:
@@ -176,8 +177,9 @@ def teach(
         may_keep = not removed and scores_only_fall(model)
         again = scored_again(model, earlier, found, may_keep=may_keep)
         n_rescored, n_kept = len(found), len(again.scores) - len(found)
-        calibrate(model, with_held_out(model, again, held_out), false_alarm_rate)
-    after, missed_after = State.of(model, held_out), score(model, missed)
+        held_out_scores = score(model, held_out)
+        calibrate(model, with_held_out(again, held_out, held_out_scores), false_alarm_rate)
+        after, missed_after = State.of(model, held_out_scores), score(model, missed)
     return Teaching(
         n_known=len(normal) - len(new),
         n_taught=len(taught),
@@ -255,7 +257,7 @@ def scores_only_fall(model: PatchCore) -> bool:
     An approximate index may find another row for reasons of its own, and "reweighted" divides by
     what is around the nearest row.
     """
-    is_exact = model.bank_.index_.kind in EXACT_INDEXES
+    is_exact = model.bank_.index_.kind in EXACT
     return is_exact and model.image_score != "reweighted"
 
 
@@ -286,11 +288,11 @@ def scored_again(
 
 
 def with_held_out(
-    model: PatchCore, calibration: Calibration, held_out: Sequence[Path]
+    calibration: Calibration, held_out: Sequence[Path], scores: np.ndarray
 ) -> Calibration:
-    """The calibration with further images, as the model scores them now."""
+    """The calibration with further images and their scores."""
     return Calibration(
-        np.concatenate([calibration.scores, score(model, held_out)]),
+        np.concatenate([calibration.scores, scores]),
         calibration.images.joined(KnownImages.of(held_out)),
         calibration.false_alarm_rate,
     )

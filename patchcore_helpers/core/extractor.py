@@ -218,10 +218,10 @@ class Extractor:
         array or tensor of shape (images, patches inside, channels)
         """
         n_images, n_rows, n_columns, n_channels = patches.shape
-        if self.region is None:
-            return patches.reshape(n_images, n_rows * n_columns, n_channels)
-        positions = np.flatnonzero(self.region.cells((n_rows, n_columns)))
         flat = patches.reshape(n_images, n_rows * n_columns, n_channels)
+        if self.region is None:
+            return flat
+        positions = np.flatnonzero(self.region.cells((n_rows, n_columns)))
         if isinstance(flat, torch.Tensor):
             return flat[:, torch.from_numpy(positions).to(flat.device)]
         return flat[:, positions]

@@ -21,7 +21,7 @@ LARGEST_REGION = 10**8  # pixels; more than an image may have
 Side = Annotated[int, Field(ge=1, le=9_999)]
 
 
-class ImageSettings(Settings):
+class MemorySettings(Settings):
     """What a bank file says about images, beside the arrays of `ImageMemory`."""
 
     grid: tuple[Side, Side]
@@ -55,7 +55,7 @@ class ImageMemory:
         grid = [int(side) for side in self.grid]
         roi_width = None if self.roi is None else self.roi.shape[1]
         settings = {"grid": grid, "false_alarm_rate": rate, "roi_width": roi_width}
-        return ImageSettings.of(settings).model_dump_json()
+        return MemorySettings.of(settings).model_dump_json()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of a bank file: names as UTF-8 text, a line each; digests; scores."""
@@ -79,7 +79,7 @@ class ImageMemory:
         """
         if not file.images:
             return None
-        settings = ImageSettings.model_validate_json(file.images)
+        settings = MemorySettings.model_validate_json(file.images)
         taught = known_images_of(file, "image")
         calibration = None
         if settings.false_alarm_rate is not None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from patchcore_helpers.core.bank import REWEIGHTING_NEIGHBORS, MemoryBank
 from patchcore_helpers.core.engines import EngineTask
 from patchcore_helpers.core.engines.modules import PipelineModule, forget_traced_modules
+from patchcore_helpers.core.index import EXACT
 from patchcore_helpers.core.onnx_file import (
     IMAGE,
     OPSET,
@@ -34,7 +35,6 @@ from patchcore_helpers.errors import InputError, error_line
 
 PATCHES = "patches"  # the output of the graph of features
 TABLE = 2**24  # squared distances that the graph holds at a time: 64 MB
-EXACT_INDEXES = ("exact", "sklearn", "flat")  # what they answer is what the graph computes
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def _folded(content: bytes) -> bytes:
 
 def _refuse_what_the_graph_cannot_be(parts: GraphParts) -> None:
     kind = parts.bank.index_.kind
-    if kind not in EXACT_INDEXES:
+    if kind not in EXACT:
         raise InputError(
             f"index={kind!r}: cannot be exported, because the graph searches exactly and its "
             "scores would be others; fit again with index='exact' and export that"

@@ -311,7 +311,9 @@ class PatchCore(Detector):
 
     def inspected_pixels(self) -> np.ndarray | None:
         """The region of interest at the size of the maps, bool (height, width); None for all."""
-        region = RegionOfInterest.of(self.roi)
+        if self.roi is None:  # recipes make maps by a model that is not fitted
+            return None
+        region = self.extractor_.region
         return None if region is None else region.pixels(self.metric_size)
 
     def inspected_patches(self) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from patchcore_helpers.core.bank_file import BankFile, Settings
-from patchcore_helpers.core.image_memory import ImageSettings, as_lines, names_of
+from patchcore_helpers.core.image_memory import MemorySettings, as_lines, names_of
 from patchcore_helpers.core.patchcore import PatchCoreSettings
 from patchcore_helpers.errors import InputError
 
@@ -131,7 +131,7 @@ def _refuse_incomplete(name: str, file: BankFile) -> None:
 def _shared(file: BankFile) -> tuple:
     """What all products have in common, to be compared: settings, and the region of interest."""
     detector = PatchCoreSettings.model_validate_json(file.detector)
-    images = ImageSettings.model_validate_json(file.images)
+    images = MemorySettings.model_validate_json(file.images)
     roi = file.tensors.get("roi")
     return (
         file.settings,
@@ -143,7 +143,7 @@ def _shared(file: BankFile) -> tuple:
 
 def _record(name: str, file: BankFile) -> ProductRecord:
     threshold = PatchCoreSettings.model_validate_json(file.detector).threshold
-    rate = ImageSettings.model_validate_json(file.images).false_alarm_rate
+    rate = MemorySettings.model_validate_json(file.images).false_alarm_rate
     return ProductRecord(
         name=name,
         rows=len(file.tensors["vectors"]),
@@ -183,7 +183,7 @@ def split_file(file: BankFile) -> dict[str, BankFile]:
     if rest:
         raise ValueError(f"{file.n_vectors} vectors are not of whole images")
     detector = PatchCoreSettings.model_validate_json(file.detector)
-    images = ImageSettings.model_validate_json(file.images)
+    images = MemorySettings.model_validate_json(file.images)
     parts = {}
     start = 0  # of the product's vectors
     for record, arrays in zip(records, _cut_arrays(file.tensors, records), strict=True):

@@ -131,9 +131,8 @@ def load_elpv_apart(name: str, seed: int) -> Category:
     ({0, 2, 4, 6, 8}, {1, 3, 5, 7, 9})
     """
     table = _table_of(name)
-    cells = _usable_cells(table, N_STRETCHES)
-    learned = [cell for cell in cells if cell.group % 2 == 0]
-    test: list[LabeledImage] = [cell for cell in cells if cell.group % 2 == 1]
+    learned, tested = _cells_apart(table)
+    test: list[LabeledImage] = [*tested]
     normal: list[LabeledImage] = [cell for cell in learned if cell.label == 0]
     train, calibration = split(normal, N_TRAIN, seed=seed, in_order=False)
     left_out = {
@@ -171,8 +170,15 @@ def load_bank_defects(name: str) -> list[CellSample]:
     >>> len(defects), {cell.group for cell in defects}
     (184, {0, 2, 4, 6, 8})
     """
-    cells = _usable_cells(_table_of(name), N_STRETCHES)
-    return [cell for cell in cells if cell.group % 2 == 0 and cell.label == 1]
+    learned, _ = _cells_apart(_table_of(name))
+    return [cell for cell in learned if cell.label == 1]
+
+
+def _cells_apart(table: pd.DataFrame) -> tuple[list[CellSample], list[CellSample]]:
+    """The usable cells of every other stretch, from the first on, for the bank; and the others."""
+    cells = _usable_cells(table, N_STRETCHES)
+    learned = [cell for cell in cells if cell.group % 2 == 0]
+    return learned, [cell for cell in cells if cell.group % 2 == 1]
 
 
 def nearest_in_files(

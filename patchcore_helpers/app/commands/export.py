@@ -2,6 +2,8 @@
 
 import argparse
 
+from patchcore_helpers.app.model_options import add_loading_arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `patchcore-course export`."""
@@ -15,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the graph is compared with the bank, or a folder (eight solar cells)",
     )
     add("--product", metavar="NAME", help="which one, of a bank of several products")
-    add("--weights", metavar="FILE", help="the custom checkpoint, if the bank was made with one")
-    add("--engine", default="auto", metavar="auto|openvino|torch", help="what runs the network")
-    add("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where torch computes")
+    add_loading_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

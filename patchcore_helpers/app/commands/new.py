@@ -55,11 +55,13 @@ def run(args: argparse.Namespace) -> int:
     def chosen_model(images: Sequence[Any]) -> "PatchCore":
         if args.tune:
             return make({**parameters, **tuned(args, images, make).parameters})
+        if "image_size" in parameters:
+            return make(parameters)
         size = size_in_shape(images)
-        if "image_size" not in parameters and not isinstance(size, int):
+        if not isinstance(size, int):
             note = f"image size {size[0]}x{size[1]}, in the shape of the images"
             print(f"{note}; --image-size 256 squeezes them into a square", file=sys.stderr)
-        return make({"image_size": size, **parameters})
+        return make({**parameters, "image_size": size})
 
     report = write_report(
         args.folder,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchcore_helpers.app.console import print_message
+from patchcore_helpers.app.model_options import add_loading_arguments
 from patchcore_helpers.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--false-alarm-rate", type=float, metavar="SHARE", help="of the new threshold (BANK's)")
     add("--seed", type=int, default=0, help="seed of the choice of held-out images (0)")
     add("--json", action="store_true", help="print one object on a single line")
-    add("--weights", metavar="FILE", help="the custom checkpoint, if the bank was made with one")
-    add("--engine", default="auto", metavar="auto|openvino|torch", help="what runs the network")
-    add("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where torch computes")
+    add_loading_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

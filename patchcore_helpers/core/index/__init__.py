@@ -10,9 +10,10 @@ from patchcore_helpers.core.index.faiss_indexes import (
     IVFPQRefinedIndex,
     IVFSQ8Index,
 )
-from patchcore_helpers.core.index.registry import INDEXES, make_index, settings_of
+from patchcore_helpers.core.index.registry import EXACT, INDEXES, make_index, settings_of
 
 __all__ = [
+    "EXACT",
     "INDEXES",
     "ExactIndex",
     "FlatIndex",

@@ -31,6 +31,8 @@ INDEXES: dict[str, type[Index]] = {
     )
 }
 
+EXACT = ("exact", "sklearn", "flat")  # kinds that compare every stored vector: one answer for all
+
 
 def settings_of(kind: str) -> list[str]:
     """The names of an index's own settings.
