@@ -40,6 +40,7 @@ from patchcore_helpers.process import peak_rss_mb
 MARK = "PATCHCORE_COURSE_RUN"  # environment variable: the work folder of a notebook's run
 LOG = "log.txt"  # what the kernel wrote outside of cells
 INTERVAL = 0.3  # seconds between two looks at a notebook's processes
+SAVE_EVERY = 10  # seconds between two versions of a notebook that is running
 
 
 def marked_processes(folder: Path) -> Iterator[psutil.Process]:
@@ -106,6 +107,30 @@ class Watch:
             self.is_late = self.is_late or monotonic() > self.deadline
             if self.is_late or self.stop.is_set():
                 end_processes(self.folder)  # papermill notices that the kernel is dead
+
+
+@contextlib.contextmanager
+def saved_now_and_then(nb_man: Any) -> Iterator[None]:
+    """Save a notebook every few seconds while it runs, and not before and after every cell.
+
+    Papermill writes the whole notebook each time, with all pictures so far, and the kernel waits:
+    seconds for a notebook of a hundred cells. When the block is left, papermill saves it once more,
+    whether it failed or not.
+    """
+    save = nb_man.save
+    last = monotonic()
+
+    def save_if_due(**changes: Any) -> None:
+        nonlocal last
+        if monotonic() - last >= SAVE_EVERY:
+            save(**changes)
+            last = monotonic()
+
+    nb_man.save = save_if_due
+    try:
+        yield
+    finally:
+        nb_man.save = save
 
 
 class NotebookRun:
@@ -252,7 +277,7 @@ class NotebookRun:
             on_cell_start=self._on_cell_start,
             on_cell_executed=lambda **_: self._watch.measure(),
         )
-        with open(self.folder / LOG, "wb") as log:
+        with open(self.folder / LOG, "wb") as log, saved_now_and_then(nb_man):
             client.execute(env=environment, cwd=str(self.path.parent), stdout=log, stderr=log)
 
     def _on_cell_start(self, cell: Any, cell_index: int) -> None:

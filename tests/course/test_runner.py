@@ -232,6 +232,29 @@ def test_a_kernel_of_the_user_would_be_in_the_way(tmp_path, monkeypatch):
     assert own.argv[:3] == [sys.executable, "-m", "ipykernel_launcher"]
 
 
+@pytest.mark.notebooks
+@pytest.mark.parametrize("last", ["n", "n / 0"])
+def test_a_running_notebook_is_saved_now_and_then_and_whole_at_its_end(
+    last, tmp_path, monkeypatch, capsys
+):
+    saves = []
+    write = papermill.engines.write_ipynb
+
+    def counted(notebook, path):
+        saves.append(path)
+        write(notebook, path)
+
+    monkeypatch.setattr(papermill.engines, "write_ipynb", counted)
+    cells = [PARAMETERS, *(f"print({i})" for i in range(12)), last]
+    path = write_notebook(tmp_path / "many.ipynb", cells)
+    status = run(path, "--output", tmp_path / "out")
+    assert status == (last != "n")
+    folder = "many.failed" if status else "many"
+    lines = printed(tmp_path / "out" / folder / "many.ipynb").split()
+    assert lines == [str(i) for i in range(12)]
+    assert len(saves) < 8  # papermill alone: more than two for each of the 14 cells
+
+
 # Whatever ends a run, its processes end.
 
 
