@@ -267,7 +267,7 @@ def largest_difference(vectors, expected):
 
 # --- the report ---
 
-CONDITION = ["busy", "isa"]
+CONDITION = ["processor", "busy", "isa"]
 
 
 def in_place_of(older, frame):
@@ -278,39 +278,37 @@ def in_place_of(older, frame):
     return pd.concat([kept, frame], ignore_index=True)
 
 
-def condition_text(busy, isa):
+def condition_text(processor, busy, isa):
     beside = "beside one busy process" if busy else "alone"
-    return f"{beside}, {'AVX2 only' if isa == 'avx2' else 'all instructions'}"
+    return f"{processor}, {beside}, {'AVX2 only' if isa == 'avx2' else 'all instructions'}"
 
 
 def score_table(frame):
-    """Medians over the rounds; the ratio is taken round by round."""
+    """Of one condition: medians over the rounds; the ratio is taken round by round."""
+    totals = frame.pivot_table(index="round", columns="contender", values="total")
     rows = []
-    for condition, part in frame.groupby(CONDITION, sort=False):
-        totals = part.pivot_table(index="round", columns="contender", values="total")
-        for contender in [c for c in CONTENDERS["score"] if c in totals]:
-            runs = part[part.contender == contender]
-            ratio = (totals["anomalib"] / totals[contender]).median()
-            rows.append(
-                [
-                    condition_text(*condition),
-                    contender,
-                    *(f"{runs[phase].median():.2f}" for phase in PHASES),
-                    f"{runs.total.median():.1f}",
-                    f"{ratio:.1f}",
-                    f"{runs.peak_mb.max():.0f}",
-                    f"{runs.auroc.median():.4f}",
-                ]
-            )
-    columns = ["condition", "", "features, s", "coreset, s", "scoring, s", "all, s"]
+    for contender in [c for c in CONTENDERS["score"] if c in totals]:
+        runs = frame[frame.contender == contender]
+        ratio = (totals["anomalib"] / totals[contender]).median()
+        rows.append(
+            [
+                contender,
+                *(f"{runs[phase].median():.2f}" for phase in PHASES),
+                f"{runs.total.median():.1f}",
+                f"{ratio:.1f}",
+                f"{runs.peak_mb.max():.0f}",
+                f"{runs.auroc.median():.4f}",
+            ]
+        )
+    columns = ["", "features, s", "coreset, s", "scoring, s", "all, s"]
     columns += ["times faster than anomalib", "peak memory, MB", "image AUROC"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def extract_table(frame):
-    """Medians over the rounds; the ratio is taken round by round."""
+    """Of one condition: medians over the rounds; the ratio is taken round by round."""
     rows = []
-    for (busy, isa, backbone), part in frame.groupby([*CONDITION, "backbone"], sort=False):
+    for backbone, part in frame.groupby("backbone", sort=False):
         seconds = part.pivot_table(index="round", columns="contender", values="seconds")
         for contender in [c for c in CONTENDERS["extract"] if c in seconds]:
             runs = part[part.contender == contender]
@@ -318,7 +316,6 @@ def extract_table(frame):
             rows.append(
                 [
                     backbone,
-                    condition_text(busy, isa),
                     contender,
                     runs.instructions.iloc[0],
                     f"{(runs.images / runs.seconds).median():.1f}",
@@ -327,19 +324,26 @@ def extract_table(frame):
                     f"{runs.peak_mb.max():.0f}",
                 ]
             )
-    columns = ["backbone", "condition", "", "runs on", "images per second", "times plain torch"]
+    columns = ["backbone", "", "runs on", "images per second", "times plain torch"]
     return pd.DataFrame(rows, columns=[*columns, "difference", "peak memory, MB"])
+
+
+def by_condition(frame, table):
+    """A table for each condition, below a line that names it."""
+    return "\n\n".join(
+        f"*{condition_text(*condition)}*\n\n{report.of_frame(table(part))}"
+        for condition, part in frame.groupby(CONDITION, sort=False)
+    )
 
 
 def section(frames):
     missing = "Not measured yet."
     load = pd.concat([frame.load for frame in frames.values()])
-    score = report.of_frame(score_table(frames["score"])) if "score" in frames else missing
-    extract = report.of_frame(extract_table(frames["extract"])) if "extract" in frames else missing
+    score = by_condition(frames["score"], score_table) if "score" in frames else missing
+    extract = by_condition(frames["extract"], extract_table) if "extract" in frames else missing
     return f"""## Beside anomalib, and beside plain runtimes
 
-`python -m benchmarks.peer`, {time.strftime("%Y-%m-%d")}; {report.processor()}
-({report.instruction_sets()}),
+`python -m benchmarks.peer`, last on {time.strftime("%Y-%m-%d")},
 {torch.get_num_threads()} threads, torch {torch.__version__}. Every contender is a process of its
 own, and they take turns; medians over the rounds, ratios taken round by round. "AVX2 only" binds
 torch and OpenVINO; not restricted: {NOT_RESTRICTED}.
@@ -388,7 +392,8 @@ def measure(args, folder):
                 "shared": {**shared, "backbone": backbone, "image_size": size},
             }
             for measured in ROWS[part](job, folder, args):
-                row = {"busy": args.busy, "isa": args.isa, **measured}
+                processor = f"{report.processor()} ({report.instruction_sets()})"
+                row = {"processor": processor, "busy": args.busy, "isa": args.isa, **measured}
                 row["load"] = round(os.getloadavg()[0], 1)
                 print(row, file=sys.stderr, flush=True)
                 rows[part].append(row)

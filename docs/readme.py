@@ -171,20 +171,24 @@ def verdicts(runs):
     return "\n".join(lines)
 
 
-def results(runs):
-    """Image AUROC by category: the backbones of experiment 1, the coresets of experiment 2."""
-    backbones = committed_table("04_exp1_backbone_comparison", "aurocs")
-    coresets = committed_table("05_exp2_adaptive_coreset", "results_all_methods")
-    coresets = coresets[coresets["compression_ratio"] == RATIO]
-    both = pd.concat(
-        [
-            backbones.rename(columns={"backbone": "column"}),
-            coresets.rename(columns={"method": "column"}),
-        ]
+def backbones(runs):
+    """Image AUROC of experiment 1: a row for each backbone, a column for each category."""
+    return aurocs_by(committed_table("04_exp1_backbone_comparison", "aurocs"), "backbone")
+
+
+def coresets(runs):
+    """Image AUROC of experiment 2: a row for each coreset, a column for each category."""
+    rows = committed_table("05_exp2_adaptive_coreset", "results_all_methods")
+    return aurocs_by(rows[rows["compression_ratio"] == RATIO], "method")
+
+
+def aurocs_by(rows, compared):
+    """A table of image AUROC with its interval, of what is compared by category."""
+    rows = rows.assign(
+        cell=[f"{row.auroc:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()]
     )
-    both["cell"] = [f"{r.auroc:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in both.itertuples()]
-    cells = both.pivot(index="category", columns="column", values="cell")
-    cells = cells.reindex(index=both["category"].unique(), columns=both["column"].unique())
+    cells = rows.pivot(index=compared, columns="category", values="cell")
+    cells = cells.reindex(index=rows[compared].unique(), columns=rows["category"].unique())
     cells = cells.fillna("not run").reset_index()
     return markdown_table(list(cells.columns), cells.to_numpy().tolist())
 
@@ -214,7 +218,7 @@ def claims(runs):
     return markdown_table(["experiment", "claimed", "measured here"], rows)
 
 
-BLOCKS = (needs, notebooks, findings, gallery, verdicts, results, claims)
+BLOCKS = (needs, notebooks, findings, gallery, verdicts, backbones, coresets, claims)
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 
 

@@ -30,7 +30,7 @@ from site_runtime import read_runtime
 
 import patchcore_helpers
 from patchcore_helpers.app.cli import COMMANDS, PROGRAM, build_parser
-from patchcore_helpers.course.notebook import COURSE_NOTEBOOKS, is_added_by_papermill
+from patchcore_helpers.course.notebook import COURSE_NOTEBOOKS, is_added_by_papermill, tags
 from patchcore_helpers.course.page import for_page, title_of, without_local_paths
 from patchcore_helpers.course.page_controls import WEB, controls_html
 from patchcore_helpers.course.results import read_summary
@@ -44,6 +44,7 @@ NOTEBOOKS = ROOT / "notebooks"
 # Pages that are Markdown files of the repository; their links to one another keep working.
 PAGES = (
     "docs/results.md",
+    "docs/photos.md",
     "docs/capstone.md",
     "docs/deploy.md",
     "docs/full.md",
@@ -115,7 +116,7 @@ def write_notebook(name, run, source, pictures):
     credits_due = credits_of(notebook)
     notebook = for_page(notebook, pictures.address)
     for cell in notebook.cells:
-        if is_added_by_papermill(cell):
+        if is_added_by_papermill(cell) or "setup" in tags(cell):  # parameters, imports
             cell.metadata["tags"] = ["hide-input"]
     folder = source / "notebooks"
     downloads = copy_downloads(name, run, folder)
@@ -222,10 +223,11 @@ def licenses_section():
     return re.search(r"^## Licenses\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)[1]
 
 
-def photos_section():
-    """The README's section on own photographs."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    return re.search(r"^## Your photos[^\n]*\n(.*?)(?=^## )", text, re.DOTALL | re.MULTILINE)[1]
+def link_browser_page(path):
+    """Say on the page on own photos, before its first section, that a browser is enough to try."""
+    introduction, section, rest = path.read_text("utf-8").partition("\n## ")
+    hint = "\nWithout an installation: [in your browser](../in_browser.md).\n"
+    path.write_text(introduction + hint + section + rest, "utf-8")
 
 
 # --- references ---
@@ -320,11 +322,6 @@ def write_front(source, folders, pictures, states, has_browser_page):
         text = text.replace(f"@{mark}@", content)
     (source / "index.md").write_text(text, "utf-8")
     names = {*PAGES, *(f"notebooks/{name}.ipynb" for name in folders)}
-    photos = "# Inspect your own photos\n"
-    if has_browser_page:
-        photos += "\nWithout an installation: [in your browser](in_browser.md).\n"
-    photos += relinked(photos_section(), ROOT / "README.md", source, names)
-    (source / "photos.md").write_text(photos, "utf-8")
     licenses = "# Sources and licenses\n" + licenses_section()
     (source / "licenses.md").write_text(
         relinked(licenses, ROOT / "README.md", source, names), "utf-8"
@@ -362,6 +359,7 @@ def prepare(source, runs, states, runtime):
     write_references(source)
     if runtime:
         write_browser_page(source, runtime)
+        link_browser_page(source / "docs" / "photos.md")
     on_front = Pictures(static / "pictures", "_static/pictures")
     write_front(source, folders, on_front, states, has_browser_page=bool(runtime))
 

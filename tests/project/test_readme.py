@@ -104,8 +104,8 @@ SHOWN_NUMBERS = {
 @pytest.mark.parametrize(
     ("table", "names", "column"),
     [
-        ("04_exp1_backbone_comparison.aurocs", "results", "auroc"),
-        ("05_exp2_adaptive_coreset.results_all_methods", "results", "auroc"),
+        ("04_exp1_backbone_comparison.aurocs", "backbones", "auroc"),
+        ("05_exp2_adaptive_coreset.results_all_methods", "coresets", "auroc"),
         ("04_exp1_backbone_comparison.claimed_against_measured", "claims", "claimed"),
     ],
 )
@@ -118,7 +118,8 @@ def test_a_table_follows_its_rows(table, names, column, runs):
     frame.to_csv(path, index=False)
     after = make(committed).splitlines()
     n_changed = sum(old != new for old, new in zip(before, after, strict=True))
-    assert n_changed == (len(frame) if names == "claims" else frame["category"].nunique())
+    compared = {"backbones": "backbone", "coresets": "method"}
+    assert n_changed == (frame[compared[names]].nunique() if names in compared else len(frame))
 
 
 def test_take_brings_the_pictures_of_the_run(tmp_path, runs, monkeypatch):
