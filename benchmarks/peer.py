@@ -360,8 +360,7 @@ main process; anomalib's two worker processes, which read images, come on top.
 From files to patch vectors, float32, batches of 16. The plain loops read a batch, run the
 network up to the last layer in use, and join the layers. The difference is the largest one from
 plain torch, relative to the largest value. "{PRODUCTS.capitalize()}" are those of the linear layers
-of a ViT, by torch: how many times faster than plain torch float32 would be if all else took no
-time.
+of a ViT, by torch: what a program would reach that takes no time for anything else.
 
 {extract}
 
@@ -381,6 +380,7 @@ def measure(args, folder):
     for sample in category.train + category.test:
         Path(sample.source).read_bytes()  # nobody reads a file for the first time
     shared = {"batch_size": 16, "ratio": 0.01, "workers": 2}
+    processor = f"{report.processor()} ({report.instruction_sets()})"
     rows = {}
     for part in args.parts:
         rows[part] = []
@@ -392,7 +392,6 @@ def measure(args, folder):
                 "shared": {**shared, "backbone": backbone, "image_size": size},
             }
             for measured in ROWS[part](job, folder, args):
-                processor = f"{report.processor()} ({report.instruction_sets()})"
                 row = {"processor": processor, "busy": args.busy, "isa": args.isa, **measured}
                 row["load"] = round(os.getloadavg()[0], 1)
                 print(row, file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ from site_runtime import read_runtime
 
 import patchcore_helpers
 from patchcore_helpers.app.cli import COMMANDS, PROGRAM, build_parser
-from patchcore_helpers.course.notebook import COURSE_NOTEBOOKS, is_added_by_papermill, tags
+from patchcore_helpers.course.notebook import COURSE_NOTEBOOKS, is_added_by_papermill
 from patchcore_helpers.course.page import for_page, title_of, without_local_paths
 from patchcore_helpers.course.page_controls import WEB, controls_html
 from patchcore_helpers.course.results import read_summary
@@ -116,7 +116,7 @@ def write_notebook(name, run, source, pictures):
     credits_due = credits_of(notebook)
     notebook = for_page(notebook, pictures.address)
     for cell in notebook.cells:
-        if is_added_by_papermill(cell) or "setup" in tags(cell):  # parameters, imports
+        if is_added_by_papermill(cell):
             cell.metadata["tags"] = ["hide-input"]
     folder = source / "notebooks"
     downloads = copy_downloads(name, run, folder)

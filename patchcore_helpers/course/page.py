@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 
+from patchcore_helpers.course.notebook import tags
 from patchcore_helpers.course.page_controls import Address, controls_html, script, style
 from patchcore_helpers.course.page_math import MathMLExporter
 from patchcore_helpers.course.page_states import STATES, smaller
@@ -19,9 +20,9 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # other addresses: a script for formulas, one for widgets, one for diagrams.
 TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block input_group %}
-{% set tags = cell.metadata.tags or [] %}
-{% if 'hide-input' in tags or 'setup' in tags %}
-<details class="bookkeeping"><summary>{{ 'imports' if 'setup' in tags else 'code' }}</summary>
+{% if 'hide-input' in cell.metadata.tags %}
+<details class="bookkeeping">
+<summary>{{ 'imports' if 'setup' in cell.metadata.tags else 'code' }}</summary>
 {{ super() }}</details>
 {% else %}{{ super() }}{% endif %}
 {% endblock input_group %}
@@ -61,6 +62,7 @@ def relocated(notebook: nbformat.NotebookNode, old: Path, new: Path) -> nbformat
 def for_page(notebook: nbformat.NotebookNode, address: Address = str) -> nbformat.NotebookNode:
     """A copy of an executed notebook whose outputs need no kernel, with small pictures.
 
+    The imports, tagged ``setup``, are folded like the cells that are tagged ``hide-input``.
     Widgets are left out. An interactive figure becomes plain controls over its picture, if the run
     left its states behind; else its picture takes its place. Pictures become WebP files, a fraction
     of the PNG files that they were; those are in the run's folder.
@@ -73,6 +75,9 @@ def for_page(notebook: nbformat.NotebookNode, address: Address = str) -> nbforma
     """
     notebook = deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if "setup" in tags(cell):
+            cell.metadata["tags"] = [*tags(cell), "hide-input"]
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     for number, output in enumerate(outputs):
         data = output.get("data", {})
@@ -104,8 +109,8 @@ def write_page(notebook: nbformat.NotebookNode, path: Path, folder: Path | None 
     """Write `<name>.html` beside an executed notebook.
 
     A page has no kernel: see `for_page`. It stands alone, and asks for nothing outside itself. The
-    code of cells tagged ``hide-input``, and the imports, tagged ``setup``, are folded. Links to
-    other lessons lead to the pages of their runs.
+    code of cells tagged ``hide-input`` is folded. Links to other lessons lead to the pages of their
+    runs.
 
     Parameters
     ----------

@@ -59,7 +59,7 @@ BROKEN = {
 
 GOOD = [
     OUTPUT,
-    "import os, sys\nfrom pathlib import Path\n" + LESSON,
+    ("setup", "import os, sys\nfrom pathlib import Path\n" + LESSON),
     "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\naxes.plot([1, 2])\n"
     "lesson.figure(figure, 'line', alt='a \"rising\" line')",
     "big = b'x' * 300_000_000\ndel big",
@@ -184,6 +184,7 @@ def test_the_page_of_a_run(batch):
     page = BeautifulSoup((folder / "good.html").read_text(), "html.parser")
     assert "../02_other/02_other.html" in [link.get("href") for link in page.find_all("a")]
     assert [image["alt"] for image in page.find_all("img")] == ['a "rising" line']
+    assert [fold.summary.text for fold in page.select("details.bookkeeping")] == ["imports"]
     text = page.find("body").get_text()
     # The page names the folder, and not where on this machine it is.
     assert "/".join(folder.parts[-2:]) in text
